@@ -1,0 +1,41 @@
+# make demo: install and show everything at work.  make test: install and the fast tests.  Both can be run twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ONEDL := .venv-onedl
+RUN := $(BIN)/python
+
+.PHONY: demo test test-all test-slow lint smoke-onedl clean
+
+demo: $(VENV)/.done
+	$(RUN) tools/demo.py
+
+test: $(VENV)/.done
+	$(RUN) -m pytest -n 2 -m "not slow"
+
+# everything; CI runs `test` and `test-slow` one after the other
+test-all: $(VENV)/.done
+	$(RUN) -m pytest -n 2
+
+test-slow: $(VENV)/.done
+	$(RUN) -m pytest -n 2 -m slow
+
+lint: $(VENV)/.done
+	$(BIN)/ruff check .
+
+# the same package on the maintained forks, which own the same import names and so need an environment of their own
+smoke-onedl: $(ONEDL)/.done
+	$(ONEDL)/bin/python -m pytest -n 2 -m "not slow" tests/test_stack.py tests/test_ops.py tests/tools tests/optim
+
+$(VENV)/.done: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e '.[openmmlab,test]'
+	touch $@
+
+$(ONEDL)/.done: setup.py pyproject.toml
+	$(PYTHON) -m venv $(ONEDL)
+	$(ONEDL)/bin/python -m pip install -q -e '.[onedl,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(ONEDL) work_dirs build *.egg-info

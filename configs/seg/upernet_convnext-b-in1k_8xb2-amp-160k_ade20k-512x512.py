@@ -1,0 +1,8 @@
+# Published: 49.1 mIoU, 49.9 with multi-scale + flip.
+_base_ = ['_base_/upernet_convnext.py', '_base_/ade20k_512x512.py', '_base_/schedule_160k.py', '_base_/runtime.py']
+
+model = dict(
+    backbone=dict(arch='base', drop_path_rate=0.4, init_cfg=dict(checkpoint='convnext_base_in1k')),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512))
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(num_layers=12))

@@ -1,0 +1,101 @@
+"""Publishing: a run's checkpoint without what only training needs, with what a reader needs, named by its hash."""
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from .. import stack
+from ..base import print_log
+from ..errors import UserError
+from ..version import __version__
+from .converting import write
+from .downloads import HASH_IN_NAME, sha256
+from .formats import recognise
+from .loading import check_finite
+from .reading import META_KEY, find_state_dict, read_checkpoint
+
+KEPT = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'time', 'mmengine_version')
+
+
+def publish(src: str | os.PathLike, folder: str | os.PathLike | None = None, suffix: str = '.pth',
+            metrics: str | os.PathLike | None = None) -> Path:
+    """Write the weights of a checkpoint, and what they are, to ``NAME-HASH.pth`` or ``.safetensors``.
+
+    Kept: the weights (with an EMA the averaged ones, which evaluation uses), the config, the data set's classes,
+    the step, the metrics and the versions. Left out: optimizer, schedules, message hub, the EMA's twin. HASH is the
+    first eight digits of the file's sha256, which `downloads.fetch` and torch.hub check.
+
+    Args:
+        src: a checkpoint of a run; whatever `read_checkpoint` accepts.
+        folder: where to write, by default beside ``src``.
+        suffix: '.pth' or '.safetensors'.
+        metrics: a JSON file of name -> number, as tools/test.py writes it; by default the validation metrics that the
+            run logged for this very step, if any.
+
+    Raises:
+        UserError: as `read_checkpoint`, no ConvNeXt in it, not finite, or no such metrics file.
+    """
+    name = os.fspath(src)
+    if suffix not in ('.pth', '.safetensors'):
+        raise UserError(f'published files end in .pth or .safetensors, not in {suffix!r}')
+    checkpoint = read_checkpoint(src)
+    state = find_state_dict(checkpoint, name)
+    recognise(state, name)
+    check_finite(state, name)
+    meta = describe(checkpoint, Path(name), metrics)
+    folder = Path(name).parent if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = HASH_IN_NAME.sub('', Path(name).name).removesuffix(Path(name).suffix)
+    unnamed = folder / f'{stem}.publishing{suffix}'
+    state = {key: tensor.contiguous() for key, tensor in state.items()}
+    if suffix == '.pth':
+        write({'meta': meta, 'state_dict': state}, unnamed)
+    else:
+        write(state, unnamed, {META_KEY: json.dumps(meta, default=str)})
+    published = folder / f'{stem}-{sha256(unnamed)[:8]}{suffix}'
+    os.replace(unnamed, published)
+    left_out = [key for key in checkpoint if key not in ('meta', 'state_dict', 'model')]
+    print_log(f'{name} -> {published}: {len(state)} tensors; left out {", ".join(left_out) or "nothing"}; metrics '
+              f'{meta["metrics"] or "none found, give them with --metrics"}', logger='current')
+    return published
+
+
+def describe(checkpoint: Mapping, src: Path, metrics: str | os.PathLike | None) -> dict:
+    """The record that is published with the weights: plain containers, strings and numbers only."""
+    meta = checkpoint.get('meta') or {}
+    record = {key: meta[key] for key in KEPT if key in meta}
+    record['metrics'] = read_metrics(metrics) if metrics is not None else logged_metrics(src, meta)
+    record['ema'] = any(key in checkpoint for key in ('ema_state_dict', 'model_ema', 'state_dict_ema'))
+    record['versions'] = {'convnext_dense': __version__, **stack.versions()}
+    return json.loads(json.dumps(record, default=str))
+
+
+def read_metrics(file: str | os.PathLike) -> dict:
+    """Name -> number from a JSON file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'metrics {file} cannot be read ({error}): expected a JSON file as tools/test.py writes it') \
+            from error
+    if not isinstance(content, dict) or not all(isinstance(v, int | float | None) for v in content.values()):
+        raise UserError(f'metrics {file} must hold one JSON object of names and numbers')
+    return content
+
+
+def logged_metrics(src: Path, meta: Mapping) -> dict:
+    """What the run beside ``src`` logged when it validated at the step of this checkpoint; empty if it did not."""
+    step = meta.get('iter') if src.name.startswith('iter_') or '_iter_' in src.name else meta.get('epoch')
+    found = {}
+    for log in sorted(src.parent.glob('*/vis_data/scalars.json')):
+        for line in log.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # the last line of a killed run may be cut off
+            if row.get('step') == step and 'lr' not in row and 'loss' not in row:
+                found = {key: value for key, value in row.items() if key not in ('step', 'data_time', 'time')}
+    return found

@@ -1,0 +1,199 @@
+"""The generated shapes data set: circles, squares and triangles on textures, in COCO's and ADE20K's layouts.
+
+Drawing is in `shapes_render`; this module writes the files. Needs numpy, OpenCV and pycocotools only.
+"""
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from ..errors import UserError
+from .shapes_render import BACKGROUND_LABEL, CLASSES, Scene, render_scene
+
+PARAMS_FILE = 'shapes.json'
+GENERATOR_VERSION = 1  # raise it whenever the same parameters give other bytes
+SPLITS = ('train', 'val')  # the position in this tuple is part of every image's seed: keep the order
+_ADE_FOLDER = {'train': 'training', 'val': 'validation'}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ShapesParams:
+    """What decides the content of a shapes data set.
+
+    Args:
+        seed: any integer >= 0.
+        train: number of training images, >= 1.
+        val: number of validation images, >= 1.
+        size: height and width of every image in pixels, 64 to 2048.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+    seed: int = 0
+    train: int = 800
+    val: int = 100
+    size: int = 128
+
+    def __post_init__(self):
+        for name, low, high in (('seed', 0, 2**32 - 1), ('train', 1, 10**6), ('val', 1, 10**6), ('size', 64, 2048)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise UserError(f'shapes data: {name} must be an integer from {low} to {high}, found {value!r}')
+
+    def count(self, split: str) -> int:
+        """Number of images of 'train' or 'val'."""
+        return {'train': self.train, 'val': self.val}[split]
+
+
+def generate_shapes(out, params: ShapesParams, overwrite: bool = False, progress: Progress | None = None) -> bool:
+    """Write the data set under `out`, all of it or nothing, and say whether anything was written.
+
+    `out/coco` then has `annotations/instances_{train,val}2017.json`, `train2017` and `val2017`; `out/ade` has
+    `images/{training,validation}` and `annotations/{training,validation}`. The same parameters give the same
+    bytes with the same versions of numpy and OpenCV.
+
+    Args:
+        out: folder to create; its parents are created too.
+        params: what to generate.
+        overwrite: replace a shapes data set with other parameters. A folder that is none is never touched.
+        progress: called with (images done, images in all) after each image.
+
+    Returns:
+        False where `out` already holds this very data set, and nothing was done.
+
+    Raises:
+        UserError: `out` holds something else.
+    """
+    out = Path(out)
+    if _is_present(out, params, overwrite):
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f'.{out.name}.{os.getpid()}.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_all(partial, params, progress)
+        _move_into_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def scene_of(params: ShapesParams, split: str, index: int) -> Scene:
+    """Render one image of the data set in memory, without any file; `index` counts from 0."""
+    rng = np.random.default_rng([params.seed, SPLITS.index(split), index])
+    return render_scene(rng, params.size)
+
+
+def label_map_of(scene: Scene) -> np.ndarray:
+    """ADE-style labels of a scene, uint8 (H, W): 1 background, then 2, 3, 4 in the order of `CLASSES`.
+
+    0 stays free for unlabelled pixels, which ADE20K's convention (`reduce_zero_label=True`) ignores.
+    """
+    labels = np.full(scene.image.shape[:2], BACKGROUND_LABEL, np.uint8)
+    for shape_class, mask in zip(scene.labels, scene.masks, strict=True):
+        labels[mask] = BACKGROUND_LABEL + 1 + shape_class
+    return labels
+
+
+def _is_present(out: Path, params: ShapesParams, overwrite: bool) -> bool:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    wanted = _params_record(params)
+    try:
+        found = json.loads((out / PARAMS_FILE).read_text())
+    except (OSError, ValueError):
+        raise UserError(f'{out} exists and is not a shapes data set (no readable {PARAMS_FILE} in it): '
+                              'choose another folder') from None
+    if found == wanted:
+        return True
+    if overwrite:
+        return False
+    raise UserError(f'{out} holds a shapes data set with other parameters ({found}, wanted {wanted}): '
+                          'choose another folder, or overwrite it (--overwrite)')
+
+
+def _params_record(params: ShapesParams) -> dict:
+    return {'generator': GENERATOR_VERSION, **asdict(params)}
+
+
+def _move_into_place(partial: Path, out: Path) -> None:
+    """Rename the finished folder to its name, with no moment at which `out` is half there."""
+    replaced = out.with_name(f'{partial.name}.old')
+    if out.exists():
+        out.rename(replaced)
+    partial.rename(out)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write_all(root: Path, params: ShapesParams, progress: Progress | None) -> None:
+    done, total = 0, params.train + params.val
+    for split in SPLITS:
+        coco_images = _make_folder(root / 'coco' / f'{split}2017')
+        ade_images = _make_folder(root / 'ade/images' / _ADE_FOLDER[split])
+        ade_labels = _make_folder(root / 'ade/annotations' / _ADE_FOLDER[split])
+        coco = _CocoFile(params)
+        for index in range(params.count(split)):
+            scene = scene_of(params, split, index)
+            coco_name, ade_name = f'{index + 1:012d}.jpg', f'ADE_{split}_{index + 1:08d}'
+            coco.add(scene, index + 1, coco_name)
+            jpeg = _encode('.jpg', scene.image, cv2.IMWRITE_JPEG_QUALITY, 95)
+            (coco_images / coco_name).write_bytes(jpeg)
+            (ade_images / f'{ade_name}.jpg').write_bytes(jpeg)
+            (ade_labels / f'{ade_name}.png').write_bytes(_encode('.png', label_map_of(scene)))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        coco.write(_make_folder(root / 'coco/annotations') / f'instances_{split}2017.json')
+    (root / PARAMS_FILE).write_text(json.dumps(_params_record(params), indent=2) + '\n')
+
+
+class _CocoFile:
+    """Collects one split's instances, in the json that COCO's own tools read."""
+
+    def __init__(self, params: ShapesParams):
+        self.content = {
+            'info': {'description': 'convnext_dense shapes', 'parameters': _params_record(params)},
+            'licenses': [],
+            'images': [],
+            'annotations': [],
+            'categories': [{'id': i + 1, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES)],
+        }
+
+    def add(self, scene: Scene, image_id: int, file_name: str) -> None:
+        """Append an image and its instances; masks are run-length encoded, which unlike polygons is exact."""
+        height, width = scene.image.shape[:2]
+        self.content['images'].append({'id': image_id, 'file_name': file_name, 'height': height, 'width': width})
+        for shape_class, mask in zip(scene.labels, scene.masks, strict=True):
+            rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+            self.content['annotations'].append({
+                'id': len(self.content['annotations']) + 1,
+                'image_id': image_id,
+                'category_id': int(shape_class) + 1,
+                'bbox': [float(v) for v in coco_mask.toBbox(rle)],
+                'area': int(mask.sum()),
+                'iscrowd': 0,
+                'segmentation': {'size': [height, width], 'counts': rle['counts'].decode('ascii')},
+            })
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.content, separators=(',', ':')) + '\n')
+
+
+def _make_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _encode(suffix: str, array: np.ndarray, *options: int) -> bytes:
+    ok, data = cv2.imencode(suffix, array, options)
+    if not ok:
+        raise RuntimeError(f'OpenCV cannot encode a {suffix} image of shape {array.shape}')
+    return data.tobytes()

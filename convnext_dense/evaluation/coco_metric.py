@@ -1,0 +1,1 @@
+"""COCO box and mask AP through faster-coco-eval, in the place of mmdet's CocoMetric."""

@@ -1,0 +1,1 @@
+"""Sliding-window inference with several windows in one forward pass."""

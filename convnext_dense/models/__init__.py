@@ -1,0 +1,8 @@
+"""Backbones; they need torch only, and enter mmengine's registry where it is installed."""
+from .convnext import ARCHITECTURES, Block, ConvNeXt
+from .inference import fold_for_inference
+from .layers import GRN, LayerNorm2d
+from .roadmap import PAPER_TOP1, STEPS, RoadmapNet
+
+__all__ = ['ARCHITECTURES', 'Block', 'ConvNeXt', 'GRN', 'LayerNorm2d', 'PAPER_TOP1', 'RoadmapNet', 'STEPS',
+           'fold_for_inference']

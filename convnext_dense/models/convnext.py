@@ -1,0 +1,247 @@
+"""ConvNeXt V1 and V2 as a dense-prediction backbone: the architecture table, the block, the network.
+
+Papers: "A ConvNet for the 2020s" (V1) and "ConvNeXt V2" (V2). Parameter names and results are those of the
+official repositories. Maps are (N, C, H, W) tensors in channels-last memory from the stem to the outputs, so
+the channel-wise layers (LayerNorm, linear, GELU, GRN) work on (N, H, W, C) views without any copy.
+"""
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..base import MODELS, BaseModule
+from .kernels import DepthwiseConv2d, Linear, gelu
+from .layers import GRN, LayerNorm2d, drop_path_scale, init_like_official
+
+# name: (blocks per stage, channels per stage). tiny..xlarge: V1 paper, section 3 and the official
+# models/convnext.py; atto..nano and huge: V2 paper, appendix A and the official models/convnextv2.py.
+ARCHITECTURES = {
+    'atto': ((2, 2, 6, 2), (40, 80, 160, 320)),
+    'femto': ((2, 2, 6, 2), (48, 96, 192, 384)),
+    'pico': ((2, 2, 6, 2), (64, 128, 256, 512)),
+    'nano': ((2, 2, 8, 2), (80, 160, 320, 640)),
+    'tiny': ((3, 3, 9, 3), (96, 192, 384, 768)),
+    'small': ((3, 3, 27, 3), (96, 192, 384, 768)),
+    'base': ((3, 3, 27, 3), (128, 256, 512, 1024)),
+    'large': ((3, 3, 27, 3), (192, 384, 768, 1536)),
+    'xlarge': ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+    'huge': ((3, 3, 27, 3), (352, 704, 1408, 2816)),
+}
+EXPANSION = 4  # width of the block's inverted bottleneck over its channels
+
+
+class Block(nn.Module):
+    """x + scale * pwconv2(GELU(pwconv1(norm(dwconv(x))))), with GRN after the GELU in V2.
+
+    Args:
+        dim: channels.
+        kernel_size: of the depthwise convolution, odd.
+        drop_path: probability that training skips the branch of a sample, 0 to 1.
+        layer_scale: initial value of the per-channel scale ``gamma``; 0 builds none.
+        use_grn: V2's global response normalisation.
+    """
+
+    def __init__(self, dim: int, kernel_size: int = 7, drop_path: float = 0.0, layer_scale: float = 1e-6,
+                 use_grn: bool = False):
+        super().__init__()
+        self.dwconv = DepthwiseConv2d(dim, kernel_size)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = Linear(dim, EXPANSION * dim)
+        self.grn = GRN(EXPANSION * dim) if use_grn else None
+        self.pwconv2 = Linear(EXPANSION * dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), float(layer_scale))) if layer_scale > 0 else None
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dwconv(x).permute(0, 2, 3, 1)  # a view: the map is channels-last
+        y = gelu(self.pwconv1(self.norm(y)))
+        if self.grn is not None:
+            y = self.grn(y)
+        return self.add(x, self.pwconv2(y).permute(0, 3, 1, 2))
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Residual sum; layer scale and drop path are one small factor, so all three are one pass."""
+        scale = None if self.gamma is None else self.gamma.view(1, -1, 1, 1)
+        if self.training and self.drop_path > 0:
+            keep = drop_path_scale(x, self.drop_path)
+            scale = keep if scale is None else keep * scale
+        return x + y if scale is None else torch.addcmul(x, y, scale)
+
+
+@MODELS.register_module()
+class ConvNeXt(BaseModule):
+    """ConvNeXt V1 or V2 that returns one map per stage, for detection and segmentation.
+
+    Args:
+        arch: a name of `ARCHITECTURES`, or ``dict(depths=[...], channels=[...])`` with four values each.
+        in_channels: of the input image.
+        stem_patch_size: stride of the first map; every further stage halves it.
+        kernel_size: of the depthwise convolutions, odd; 7 is the published network.
+        norm_cfg, act_cfg: accepted for mmpretrain's configs; only LN2d with eps 1e-6 and GELU exist.
+        linear_pw_conv: accepted for mmpretrain's configs; the result is the same either way.
+        use_grn: V2's block. Layer scale then defaults to off.
+        drop_path_rate: of the last block; the blocks before it rise linearly from 0 (official schedule).
+        layer_scale_init_value: None means 1e-6, or off with ``use_grn``; 0 is off.
+        out_indices: stages (0 to 3, rising) whose maps are returned. Later stages are not built, so every
+            parameter gets a gradient.
+        frozen_stages: how many stages (0 to 4, each with the stem or downsampling before it) stay fixed and
+            in eval mode. Output norms are always trained.
+        output_norm: whether every returned map has its own LayerNorm, ``norm{i}``.
+        gap_before_final_norm: False; mmpretrain's True makes a classifier.
+        with_cp: recompute blocks in the backward pass instead of keeping their activations.
+        init_cfg: mmengine's; weights start as the official ones without it.
+
+    Raises:
+        ValueError: an argument or an input that does not fit, in one sentence.
+    """
+
+    def __init__(self, arch: str | dict = 'tiny', in_channels: int = 3, stem_patch_size: int = 4,
+                 kernel_size: int = 7, norm_cfg: dict | None = None, act_cfg: dict | None = None,
+                 linear_pw_conv: bool = True, use_grn: bool = False, drop_path_rate: float = 0.0,
+                 layer_scale_init_value: float | None = None, out_indices: int | Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = 0, output_norm: bool = True, gap_before_final_norm: bool = False,
+                 with_cp: bool = False, init_cfg: dict | list | None = None):
+        super().__init__(init_cfg)
+        self.depths, self.dims = parse_arch(arch)
+        self.out_indices = parse_out_indices(out_indices)
+        check_published_only(norm_cfg, act_cfg, gap_before_final_norm)
+        if kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd to keep the size of a map, got {kernel_size}')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate is a probability, 0 <= rate < 1, got {drop_path_rate}')
+        if frozen_stages not in range(-1, 5):
+            raise ValueError(f'frozen_stages is a number of stages, 0 to 4, got {frozen_stages}')
+        self.in_channels = in_channels
+        self.frozen_stages = max(frozen_stages, 0)  # -1 is how mmdet's backbones say none
+        self.with_cp = with_cp
+        if layer_scale_init_value is None:
+            layer_scale_init_value = 0.0 if use_grn else 1e-6
+
+        rates = torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist()
+        self.downsample_layers, self.stages = nn.ModuleList(), nn.ModuleList()
+        for i in range(self.out_indices[-1] + 1):
+            dim, first = self.dims[i], sum(self.depths[:i])
+            if i == 0:
+                down = [nn.Conv2d(in_channels, dim, stem_patch_size, stem_patch_size), LayerNorm2d(dim)]
+            else:
+                down = [LayerNorm2d(self.dims[i - 1]), nn.Conv2d(self.dims[i - 1], dim, 2, 2)]
+            self.downsample_layers.append(nn.Sequential(*down))
+            self.stages.append(nn.Sequential(*(
+                Block(dim, kernel_size, rates[first + j], layer_scale_init_value, use_grn)
+                for j in range(self.depths[i]))))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', LayerNorm2d(self.dims[i]) if output_norm else nn.Identity())
+        self.min_size = stem_patch_size * 2 ** self.out_indices[-1]
+        self.apply(init_like_official)
+        self.to(memory_format=torch.channels_last)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, in_channels, H, W) to maps (N, dims[i], H / stride, W / stride), rounded down, in channels-last."""
+        check_input(self, x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        maps = []
+        for i, (down, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
+            x = down(x)
+            for block in stage:
+                if self.with_cp and block.training and torch.is_grad_enabled():
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+            if i in self.out_indices:
+                maps.append(getattr(self, f'norm{i}')(x))
+        return tuple(maps)
+
+    def freeze(self) -> None:
+        """Fix the parameters of the first ``frozen_stages`` stages and put them in eval mode."""
+        for part in (*self.downsample_layers[:self.frozen_stages], *self.stages[:self.frozen_stages]):
+            part.eval()
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'ConvNeXt':
+        super().train(mode)
+        self.freeze()
+        return self
+
+    def init_weights(self) -> None:
+        """As mmengine's, but ``Pretrained`` recognises every published format (see convnext_dense.checkpoints)."""
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            from ..checkpoints import load_checkpoint
+            load_checkpoint(self, self.init_cfg['checkpoint'], prefix=self.init_cfg.get('prefix'))
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Layer id of a parameter and the number of ids, for layer-wise learning-rate decay.
+
+        The official ``layer_wise`` rule: stage 3 counts by three blocks, the other stages as a whole. The
+        multiplier of a parameter is ``rate ** (number - 1 - id)``, as with mmpretrain's backbones; ``number``
+        is the official ``num_layers + 2``. Names outside the backbone, and output norms, are the last id.
+
+        Args:
+            param_name: as in ``named_parameters()`` of the model.
+            prefix: what stands before the backbone's own names, as ``'backbone.'``.
+        """
+        return layer_depth(param_name, prefix, self.depths)
+
+
+def check_input(net: nn.Module, x: Tensor) -> None:
+    """Raise ValueError for an input that ``net`` (with in_channels and min_size) can make no maps of."""
+    name, size = type(net).__name__, net.min_size
+    if x.dim() != 4 or x.shape[1] != net.in_channels:
+        raise ValueError(f'{name} expects an input of shape (N, {net.in_channels}, H, W), got {tuple(x.shape)}')
+    if x.shape[2] < size or x.shape[3] < size:
+        raise ValueError(f'{name} needs an input of at least {size}x{size} pixels, one cell of its stride-{size} map, '
+                         f'got {x.shape[2]}x{x.shape[3]}')
+
+
+def layer_depth(param_name: str, prefix: str, depths: Sequence[int]) -> tuple[int, int]:
+    """See `ConvNeXt.get_layer_depth`."""
+    last_stage = 3 + -(-depths[2] // 3)  # 6 for nine blocks, 12 for 27, the official num_layers
+    layer_id = last_stage + 1
+    if param_name.startswith(prefix):
+        kind, *rest = param_name[len(prefix):].split('.')
+        if kind in ('downsample_layers', 'stages'):
+            stage = int(rest[0])
+            if kind == 'downsample_layers':
+                layer_id = (0, 2, 3, last_stage)[stage]
+            else:
+                layer_id = (1, 2, 3 + int(rest[1]) // 3, last_stage)[stage]
+    return layer_id, last_stage + 2
+
+
+def parse_arch(arch: str | dict) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(depths, channels) of an architecture's name or dict; ValueError if there is none such."""
+    if isinstance(arch, str):
+        if arch not in ARCHITECTURES:
+            near = sorted(ARCHITECTURES, key=lambda name: -SequenceMatcher(None, arch.lower(), name).ratio())
+            raise ValueError(f'unknown ConvNeXt arch {arch!r}; known, nearest first: {", ".join(near)}')
+        return ARCHITECTURES[arch]
+    if not isinstance(arch, dict) or set(arch) != {'depths', 'channels'}:
+        raise ValueError(f'arch must be a name or dict(depths=[...], channels=[...]), got {arch!r}')
+    for key in ('depths', 'channels'):
+        if len(arch[key]) != 4 or not all(isinstance(value, int) and value > 0 for value in arch[key]):
+            raise ValueError(f'arch[{key!r}] must hold four positive integers, one per stage, got {arch[key]!r}')
+    return tuple(arch['depths']), tuple(arch['channels'])
+
+
+def parse_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+    """Stage indices as a rising tuple; ValueError otherwise."""
+    indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    if not indices or any(i not in range(4) for i in indices) or list(indices) != sorted(set(indices)):
+        raise ValueError(f'out_indices must be rising stage indices from 0 to 3, got {out_indices!r}')
+    return indices
+
+
+def check_published_only(norm_cfg: dict | None, act_cfg: dict | None, gap_before_final_norm: bool) -> None:
+    """ValueError for mmpretrain settings that mean another network than the published one."""
+    if norm_cfg is not None and (norm_cfg.get('type') != 'LN2d' or norm_cfg.get('eps', 1e-6) != 1e-6):
+        raise ValueError(f"norm_cfg can only be the published dict(type='LN2d', eps=1e-6), got {norm_cfg!r}")
+    if act_cfg is not None and act_cfg != dict(type='GELU'):
+        raise ValueError(f"act_cfg can only be the published dict(type='GELU'), got {act_cfg!r}")
+    if gap_before_final_norm:
+        raise ValueError('gap_before_final_norm=True pools the maps away and suits a classifier only; '
+                         'a dense backbone needs gap_before_final_norm=False')

@@ -1,0 +1,68 @@
+"""Folding: a trained network's constant factors and offsets go into the weights next to them.
+
+Of a block remain depthwise convolution, normalisation, linear, GELU, (GRN's scale,) linear and sum.
+"""
+from copy import deepcopy
+
+from torch import Tensor, nn
+
+from .convnext import Block
+from .layers import LayerNorm2d
+
+
+def fold_for_inference(model: nn.Module) -> nn.Module:
+    """A copy of a network or of a whole detector or segmentor, for inference only, with the same results.
+
+    Folded are layer scale and GRN's offset into the second pointwise layer, the block norm's scale and offset
+    into the first, and those of the norm before a downsampling convolution into it. Results agree to float
+    tolerance. The copy is in eval mode, needs no gradients and has another state dict than the original.
+
+    Args:
+        model: any module with `Block` of this package inside; its maps keep their output norms.
+
+    Raises:
+        ValueError: there is no such block, or it is folded already.
+    """
+    model = deepcopy(model).eval().requires_grad_(False)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    if not any(block.norm.weight is not None for block in blocks):
+        found = f'{type(model).__name__} has ' + ('folded ones only' if blocks else 'none')
+        raise ValueError(f'fold_for_inference needs a model with ConvNeXt blocks, and {found}')
+    for block in blocks:
+        fold_block(block)
+    for module in model.modules():
+        if isinstance(module, nn.Sequential) and len(module) == 2:
+            norm, conv = module
+            # without padding every output sees the offset through the whole kernel
+            if isinstance(norm, LayerNorm2d) and isinstance(conv, nn.Conv2d) and conv.padding == (0, 0):
+                fold_norm(norm, conv)
+    return model
+
+
+def fold_block(block: Block) -> None:
+    """Fold a block in place."""
+    fold_norm(block.norm, block.pwconv1)
+    linear = block.pwconv2
+    if block.grn is not None:
+        linear.bias = frozen(linear.bias + linear.weight @ block.grn.beta.flatten())
+        block.grn.beta = None
+    if block.gamma is not None:
+        linear.weight = frozen(linear.weight * block.gamma[:, None])
+        linear.bias = frozen(linear.bias * block.gamma)
+        block.gamma = None
+
+
+def fold_norm(norm: nn.LayerNorm, after: nn.Linear | nn.Conv2d) -> None:
+    """Move a norm's scale and offset into the layer after it, whose inputs are dimension 1 of its weight."""
+    weight = after.weight
+    shape = (1, -1, *([1] * (weight.dim() - 2)))
+    after.bias = frozen(after.bias + (weight * norm.bias.view(shape)).flatten(1).sum(1))
+    after.weight = frozen(weight * norm.weight.view(shape))
+    norm.weight = norm.bias = None
+
+
+def frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+__all__ = ['fold_for_inference']

@@ -1,0 +1,1 @@
+"""One HTML page that explains a trained model's results."""

@@ -1,0 +1,204 @@
+"""Pictures of annotations and predictions. Every image here is uint8 (H, W, 3) RGB."""
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import UserError
+
+Colour = tuple[int, int, int]
+IGNORED = 255  # label of pixels that belong to no class
+
+
+@dataclass
+class Instances:
+    """Objects of one image, annotated or predicted.
+
+    Args:
+        labels: int (N,), indices into a list of class names.
+        boxes: float (N, 4), x1 y1 x2 y2 in pixels of the image, or None.
+        masks: bool (N, H, W), or None.
+        scores: float (N,) from 0 to 1, or None for annotations.
+    """
+    labels: np.ndarray
+    boxes: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    def above(self, score: float) -> 'Instances':
+        """The instances with a score of at least `score`, the least certain first, as they should be drawn."""
+        if self.scores is None:
+            return self
+        order = np.argsort(self.scores, kind='stable')
+        keep = order[self.scores[order] >= score]
+        return Instances(*(None if values is None else values[keep]
+                           for values in (self.labels, self.boxes, self.masks, self.scores)))
+
+
+def read_image(path) -> np.ndarray:
+    """Read an image file as RGB.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f'cannot read {path} as an image: check that the file exists and is complete')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def distinct_colours(count: int) -> list[Colour]:
+    """RGB colours for classes without a palette; neighbours in the list differ strongly in hue."""
+    golden = 0.618034  # the golden ratio's fraction spreads any number of hues evenly
+    return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * golden % 1, 0.75, 0.95)) for i in range(count)]
+
+
+def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[str],
+                   palette: Sequence[Colour] | None = None, min_score: float = 0.3, min_side: int = 480) -> np.ndarray:
+    """Draw masks, outlines, boxes, class names and scores over an image.
+
+    Args:
+        image: (H, W, 3).
+        instances: what to draw; boxes and masks refer to `image`.
+        classes: names, indexed by the labels.
+        palette: one colour per class.
+        min_score: predictions below it are left out.
+        min_side: a smaller image is enlarged by a whole factor until its shorter side reaches this.
+
+    Returns:
+        The picture, (k H, k W, 3).
+    """
+    palette = palette or distinct_colours(len(classes))
+    instances = instances.above(min_score)
+    factor = enlargement(image, min_side)
+    picture = enlarge(image, factor)
+    width = line_width(picture)
+    colours = [palette[label] for label in instances.labels]
+    if instances.masks is not None:
+        for mask, colour in zip(instances.masks, colours, strict=True):
+            _paint_mask(picture, enlarge(mask.astype(np.uint8), factor), colour, width)
+    if instances.boxes is None:
+        return picture
+    boxes = np.asarray(instances.boxes) * factor
+    for box, colour in zip(boxes, colours, strict=True):
+        x1, y1, x2, y2 = (int(v) for v in np.rint(box))
+        cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, width)
+    texts = [classes[label] for label in instances.labels]
+    if instances.scores is not None:
+        texts = [f'{text} {score:.2f}' for text, score in zip(texts, instances.scores, strict=True)]
+    return _write_tags(picture, boxes, texts, colours)
+
+
+def draw_segmentation(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], opacity: float = 0.6,
+                      min_side: int = 480) -> np.ndarray:
+    """Blend the class colours of a label map (H, W) over an image; pixels labelled 255 stay as they are.
+
+    The image shows through in grey, so that a colour always means its class.
+    """
+    if labels.shape != image.shape[:2]:
+        raise ValueError(f'label map of shape {labels.shape} does not fit an image of shape {image.shape}')
+    table = np.zeros((256, 3), np.float32)
+    table[:len(palette)] = palette
+    weight = np.where(labels == IGNORED, 0.0, opacity)[..., None]
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    blended = np.where(weight > 0, grey * (1 - weight) + table[labels] * weight, image)
+    return enlarge(np.rint(blended).astype(np.uint8), enlargement(image, min_side))
+
+
+def draw_legend(classes: Sequence[str], palette: Sequence[Colour], width: int, shown: Sequence[int] | None = None
+                ) -> np.ndarray:
+    """A white strip, `width` pixels wide, with a swatch and name for every class whose index is in `shown`."""
+    shown = range(len(classes)) if shown is None else shown
+    size = max(13, width // 32)
+    font, gap = load_font(size), size // 2
+    x, y, places = gap, gap, []
+    for index in shown:
+        item = size + gap + round(font.getlength(classes[index])) + 2 * gap
+        if x > gap and x + item > width:
+            x, y = gap, y + size + gap
+        places.append((index, x, y))
+        x += item
+    strip = Image.new('RGB', (width, y + size + gap), 'white')
+    pen = ImageDraw.Draw(strip)
+    for index, left, top in places:
+        pen.rectangle((left, top, left + size - 1, top + size - 1), fill=tuple(palette[index]), outline='black')
+        pen.text((left + size + gap, top + size / 2), classes[index], fill='black', font=font, anchor='lm')
+    return np.array(strip)
+
+
+def side_by_side(panels: Sequence[tuple[str, np.ndarray]], legend: np.ndarray | None = None) -> np.ndarray:
+    """One picture of titled panels from left to right, e.g. ground truth | prediction, on white.
+
+    Args:
+        panels: (title, image) pairs; lower images are padded at the bottom.
+        legend: strip to put below, no wider than the panels together.
+    """
+    gap = max(6, panels[0][1].shape[1] // 60)
+    size = max(14, panels[0][1].shape[1] // 20)
+    top = size + 2 * gap
+    height = top + max(image.shape[0] for _, image in panels) + gap
+    total_width = gap + sum(image.shape[1] + gap for _, image in panels)
+    legend_height = 0 if legend is None else legend.shape[0]
+    canvas = np.full((height + legend_height, total_width, 3), 255, np.uint8)
+    x, font, titles = gap, load_font(size), []
+    for title, image in panels:
+        canvas[top:top + image.shape[0], x:x + image.shape[1]] = image
+        titles.append((x, title))
+        x += image.shape[1] + gap
+    if legend is not None:
+        canvas[height:, gap:gap + legend.shape[1]] = legend
+    picture = Image.fromarray(canvas)
+    for x, title in titles:
+        ImageDraw.Draw(picture).text((x, top / 2), title, fill='black', font=font, anchor='lm')
+    return np.array(picture)
+
+
+def enlargement(image: np.ndarray, min_side: int) -> int:
+    """The smallest whole factor that brings the shorter side to `min_side`; 1 for larger images."""
+    return max(1, -(-min_side // min(image.shape[:2])))
+
+
+def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
+    """Repeat every pixel `factor` times both ways, so that a pixel of the data stays visible as one."""
+    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+def line_width(image: np.ndarray) -> int:
+    """Width of lines in pixels that stays visible when the whole image is shown on a screen."""
+    return max(2, round(min(image.shape[:2]) / 300))
+
+
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as matplotlib ships it, so that every machine draws the same letters."""
+    path = Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'
+    return ImageFont.truetype(str(path), size)
+
+
+def _paint_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, width: int) -> None:
+    inside = mask.astype(bool)
+    picture[inside] = np.rint(0.5 * picture[inside] + 0.5 * np.array(colour)).astype(np.uint8)
+    edge = inside & ~cv2.erode(mask, np.ones((2 * width + 1,) * 2, np.uint8), borderValue=0).astype(bool)
+    picture[edge] = colour
+
+
+def _write_tags(picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Colour]
+                ) -> np.ndarray:
+    """Write each text on its colour at the top left of its box, moved as far as needed to stay in the picture."""
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    size = max(12, round(min(picture.shape[:2]) / 24))
+    font, pad = load_font(size), max(2, size // 6)
+    for (x1, y1, _, _), text, colour in zip(boxes, texts, colours, strict=True):
+        wide, high = round(font.getlength(text)) + 2 * pad, size + 2 * pad
+        left = int(np.clip(round(x1), 0, max(0, canvas.width - wide)))
+        top = int(np.clip(round(y1) - high, 0, max(0, canvas.height - high)))
+        luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]  # ITU-R BT.601
+        pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=tuple(colour))
+        pen.text((left + pad, top + high / 2), text, fill='black' if luminance > 128 else 'white', font=font,
+                 anchor='lm')
+    return np.array(canvas)

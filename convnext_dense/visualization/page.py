@@ -1,0 +1,180 @@
+"""One self-contained web page: tables, key figures and pictures, with nothing fetched from anywhere."""
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+_MIME = {b'\x89PNG': 'image/png', b'\xff\xd8\xff': 'image/jpeg'}
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5a6470; --paper: #ffffff; --card: #f4f6f8; --line: #d9dee4; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ed; --soft: #9aa5b1; --paper: #14171b; --card: #1e2329; --line: #343b44; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 72rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+h1 { margin: 0 0 .3rem; font-size: 1.6rem; line-height: 1.25; }
+h2 { margin: 2.2rem 0 .6rem; font-size: 1.25rem; }
+h3 { margin: 1.4rem 0 .4rem; font-size: 1rem; }
+p { margin: .3rem 0 .8rem; max-width: 48rem; }
+.soft, figcaption { color: var(--soft); }
+.cards { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); margin: 1rem 0; }
+.card { background: var(--card); border-radius: .5rem; padding: .8rem 1rem; }
+.card b { display: block; font-size: 1.7rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.card span { color: var(--soft); font-size: .9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+td { overflow-wrap: anywhere; }
+td.number { text-align: right; }
+.scroll, .pictures, .legend { margin: 1rem 0; }
+.legend { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
+.legend i { display: inline-block; width: 1em; height: 1em; margin-right: .4em; border-radius: .2em;
+  vertical-align: -.12em; }
+.pictures { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+.panels { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 12.5rem), 1fr)); }
+figure { margin: 0; min-width: 0; }
+figcaption { font-size: .9rem; overflow-wrap: anywhere; }
+img { display: block; width: 100%; height: auto; border-radius: .3rem; background: #fff; }
+"""
+
+
+class Block(Protocol):
+    """A part of a page."""
+
+    def html(self) -> str: ...
+
+
+@dataclass
+class Text:
+    """A paragraph of plain text."""
+    text: str
+
+    def html(self) -> str:
+        return f'<p>{escape(self.text)}</p>'
+
+
+@dataclass
+class KeyFigures:
+    """Large numbers with a line below each: (value, meaning) pairs."""
+    figures: Sequence[tuple[str, str]]
+
+    def html(self) -> str:
+        cards = ''.join(f'<div class="card"><b>{escape(value)}</b><span>{escape(meaning)}</span></div>'
+                        for value, meaning in self.figures)
+        return f'<div class="cards">{cards}</div>'
+
+
+@dataclass
+class Table:
+    """A table; cells that are int or float are aligned right, floats with three decimals."""
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | int | float]]
+
+    def html(self) -> str:
+        head = ''.join(f'<th scope="col">{escape(cell)}</th>' for cell in self.header)
+        body = ''.join(f'<tr>{"".join(map(self._cell, row))}</tr>' for row in self.rows)
+        return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+    @staticmethod
+    def _cell(value: str | int | float) -> str:
+        if isinstance(value, str):
+            return f'<td>{escape(value)}</td>'
+        text = f'{value:.3f}' if isinstance(value, float) else str(value)
+        return f'<td class="number">{text}</td>'
+
+
+@dataclass
+class Picture:
+    """An encoded PNG or JPEG; `alt` says what it shows to who cannot see it."""
+    data: bytes
+    caption: str
+    alt: str
+
+    def html(self) -> str:
+        return (f'<figure><img src="{data_uri(self.data)}" alt="{escape(self.alt)}">'
+                f'<figcaption>{escape(self.caption)}</figcaption></figure>')
+
+
+@dataclass
+class Panels:
+    """Titled pictures that belong together, beside each other where there is room and else below each other."""
+    panels: Sequence[tuple[str, bytes]]
+    caption: str
+
+    def html(self) -> str:
+        caption = escape(self.caption)
+        inner = ''.join(f'<div>{escape(title)}<img src="{data_uri(data)}" alt="{escape(title)}, {caption}"></div>'
+                        for title, data in self.panels)
+        return f'<figure><div class="panels">{inner}</div><figcaption>{caption}</figcaption></figure>'
+
+
+@dataclass
+class Legend:
+    """Class names with their colours: (name, RGB) pairs."""
+    entries: Sequence[tuple[str, Sequence[int]]]
+
+    def html(self) -> str:
+        items = ''.join(f'<li><i style="background: rgb({r}, {g}, {b})"></i>{escape(name)}</li>'
+                        for name, (r, g, b) in self.entries)
+        return f'<ul class="legend">{items}</ul>'
+
+
+@dataclass
+class Pictures:
+    """Pictures in as many columns as the screen has room for."""
+    pictures: Sequence[Picture | Panels]
+
+    def html(self) -> str:
+        return f'<div class="pictures">{"".join(picture.html() for picture in self.pictures)}</div>'
+
+
+@dataclass
+class Section:
+    """A heading and what stands below it."""
+    heading: str
+    blocks: Sequence[Block] = field(default_factory=list)
+
+    def html(self) -> str:
+        return f'<section><h2>{escape(self.heading)}</h2>{"".join(block.html() for block in self.blocks)}</section>'
+
+
+def render_page(title: str, lead: str, blocks: Sequence[Block]) -> str:
+    """The whole HTML document. It holds its pictures and style and asks no server for anything."""
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_STYLE}</style></head>\n'
+            f'<body><h1>{escape(title)}</h1><p class="soft">{escape(lead)}</p>\n'
+            + '\n'.join(block.html() for block in blocks) + '\n</body></html>\n')
+
+
+def write_text(path, text: str) -> None:
+    """Write a text file so that it is never seen half written."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, path)
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 88) -> bytes:
+    """Encode an RGB picture, uint8 (H, W, 3)."""
+    options = (cv2.IMWRITE_JPEG_QUALITY, quality)
+    ok, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not ok:
+        raise ValueError(f'OpenCV cannot encode a picture of shape {image.shape}')
+    return data.tobytes()
+
+
+def data_uri(data: bytes) -> str:
+    """An encoded PNG or JPEG as text that stands for the file in HTML."""
+    for start, mime in _MIME.items():
+        if data.startswith(start):
+            return f'data:{mime};base64,{base64.b64encode(data).decode("ascii")}'
+    raise ValueError(f'expected an encoded PNG or JPEG picture, found bytes that start with {data[:4]!r}')

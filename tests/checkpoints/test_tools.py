@@ -1,0 +1,86 @@
+"""What a user sees: tools/test.py on files that it must refuse, one sentence and exit status 2 each."""
+import pytest
+import torch
+from test_bad_input import KINDS, Evil, no_trace, plant
+
+from convnext_dense.errors import UserError
+
+pytest.importorskip('mmseg')
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    generate_shapes(folder, ShapesParams(seed=0, train=1, val=1, size=64))
+    return folder / 'ade'
+
+
+@pytest.fixture
+def tool(run_tool, repo_root, images, tmp_path):
+    """Run tools/test.py on a checkpoint: (exit status, last line on stderr)."""
+    def run(checkpoint):
+        return run_tool('test', repo_root / 'tests/tools/tiny_seg.py', checkpoint, '--device', 'cpu',
+                        '--data-root', images, '--work-dir', images.parent / 'work')
+    return run
+
+
+def segmentor_state(repo_root):
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+    init_default_scope('mmseg')
+    return MODELS.build(Config.fromfile(repo_root / 'tests/tools/tiny_seg.py').model).state_dict()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_planted_code_does_not_run(tool, tmp_path, kind):
+    status, line = tool(plant(tmp_path, kind))
+    assert status == 2 and line.startswith('error: ') and 'mkdir' in line
+    assert no_trace(tmp_path)
+
+
+def test_the_same_weights_without_code_are_evaluated_and_with_it_are_not(tool, repo_root, tmp_path):
+    content = {'meta': {}, 'state_dict': segmentor_state(repo_root)}
+    torch.save(content, tmp_path / 'clean.pth')
+    assert tool(tmp_path / 'clean.pth')[0] == 0
+    torch.save({**content, 'evil': Evil(tmp_path / 'trace')}, tmp_path / 'planted.pth')
+    assert tool(tmp_path / 'planted.pth')[0] == 2
+    assert no_trace(tmp_path)
+
+
+def test_bad_input_is_one_sentence(tool, repo_root, tmp_path):
+    state = segmentor_state(repo_root)
+    torch.save({'state_dict': state}, tmp_path / 'good.pth')
+    whole = (tmp_path / 'good.pth').read_bytes()
+    cases = {
+        'cut.pth': (whole[:len(whole) // 2], 'damaged or cut off'),
+        'empty.pth': (b'', 'is empty'),
+        'page.pth': (b'<!DOCTYPE html><html></html>', 'web page'),
+        'nan.pth': ({**state, 'backbone.norm0.bias': torch.full((8,), float('nan'))}, 'NaN or infinite'),
+        'size.pth': ({**state, 'backbone.stages.0.1.dwconv.weight': torch.ones(8, 1, 7, 7)}, 'another size'),
+        'version.pth': ({**state, 'backbone.stages.0.0.grn.gamma': torch.ones(1, 1, 1, 32)}, 'is a ConvNeXt V2'),
+        'heads.pth': ({key: value for key, value in state.items() if key.startswith('backbone.')},
+                      'backbone without the heads'),
+        'convnext_tiny_in2k': (None, 'nearest names: convnext_tiny_in22k'),
+        '.': (None, 'is a directory'),
+    }
+    for name, (content, expected) in cases.items():
+        path = tmp_path / name if name != 'convnext_tiny_in2k' else name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            torch.save({'state_dict': content}, path)
+        status, line = tool(path)
+        assert status == 2 and line.startswith('error: ') and expected in line, (name, line)
+
+
+def test_a_planted_file_is_refused_in_a_config_too(tmp_path):
+    from mmengine.registry import MODELS
+
+    from convnext_dense.models import ConvNeXt
+    file = plant(tmp_path, 'zip')
+    backbone = MODELS.build(dict(type='ConvNeXt', arch='atto', init_cfg=dict(type='Pretrained', checkpoint=str(file))))
+    assert isinstance(backbone, ConvNeXt)
+    with pytest.raises(UserError, match='mkdir'):
+        backbone.init_weights()
+    assert no_trace(tmp_path)

@@ -1,0 +1,54 @@
+"""The zoo is the reference's list of published weights, no more and no less."""
+import json
+
+import pytest
+
+from convnext_dense.checkpoints import zoo
+from convnext_dense.errors import UserError
+
+
+def test_table_is_the_reference(reference_dir):
+    published = json.loads((reference_dir / 'published_weights.json').read_text())
+    recipes = json.loads((reference_dir / 'published_recipes.json').read_text())
+    urls = {row['url'] for row in published} | {row[key] for row in recipes
+                                                for key in ('pretrained_url', 'finetuned_url')}
+    assert {weight.url for weight in zoo.WEIGHTS.values()} == urls
+    assert len(zoo.WEIGHTS) == len(urls)
+    licences = {row['url']: row['licence'] for row in published}
+    for weight in zoo.WEIGHTS.values():
+        assert weight.licence == licences.get(weight.url, zoo.MIT)  # the dense ones are of the V1 repository
+    for recipe in recipes:
+        assert zoo.find(recipe['name']).url == recipe['finetuned_url']
+        assert zoo.find(recipe['name']).format == {'det': 'detector', 'seg': 'segmentor'}[recipe['task']]
+    for row in published:
+        weight = next(weight for weight in zoo.WEIGHTS.values() if weight.url == row['url'])
+        assert (weight.format == 'FCMAE') == ('FCMAE' in row['section'])
+        assert (weight.format == 'isotropic') == ('isotropic' in row['section'])
+        assert weight.name.startswith('convnextv2_' if 'V2' in row['model'] else 'convnext_')
+        assert str(row['resolution']) in weight.name or row['resolution'] == 224
+
+
+def test_recipes_start_from_the_names_of_their_published_weights(reference_dir, repo_root):
+    from mmengine.config import Config
+    recipes = json.loads((reference_dir / 'published_recipes.json').read_text())
+    expected = sorted(recipe['pretrained_url'] for recipe in recipes)
+    used = []
+    for file in repo_root.glob('configs/*/*convnext-*-in*.py'):
+        used.append(zoo.find(Config.fromfile(file).model.backbone.init_cfg.checkpoint).url)
+    assert sorted(used) == expected
+
+
+@pytest.mark.parametrize('typo, wanted', [('convnext_tiny_in1', 'convnext_tiny_in1k'),
+                                          ('convnext_v2_base_fcmae', 'convnextv2_base_fcmae'),
+                                          ('ConvNeXt_Large_IN22k', 'convnext_large_in22k')])
+def test_unknown_name_gives_the_nearest(typo, wanted):
+    with pytest.raises(UserError, match='nearest names') as error:
+        zoo.find(typo)
+    assert wanted in str(error.value)
+
+
+def test_the_docs_list_the_zoo(repo_root):
+    page = (repo_root / 'docs/checkpoints.md').read_text()
+    rows = [line for line in page.partition('<!-- zoo -->')[2].splitlines() if line.startswith('| `')]
+    assert rows == [f'| `{weight.name}` | {weight.format} | {weight.licence.split()[0]} | '
+                    f'[{weight.url.rpartition("/")[2]}]({weight.url}) |' for weight in zoo.WEIGHTS.values()]

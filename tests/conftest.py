@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests, and the thread settings that keep two-core machines from thrashing."""
+import os
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
+
+import convnext_dense  # noqa: E402, F401  (prepares the stack before any test imports mmdet or mmseg)
+
+ROOT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def repo_root() -> Path:
+    """The checkout under test."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def reference_dir() -> Path:
+    """The published numbers and official vectors (see tests/data/reference/README.md)."""
+    return ROOT / 'tests/data/reference'
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """Folder with real COCO, ADE20K, Penn-Fudan and CamVid subsets; skips where there is none."""
+    folder = Path(os.environ.get('CONVNEXT_DENSE_DATA', ROOT / '../shared/data')).resolve()
+    if not (folder / 'coco').is_dir():
+        pytest.skip(f'no real data at {folder}: point CONVNEXT_DENSE_DATA at a folder with coco/ and ade/')
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_logger_of_an_earlier_test():
+    """A logger that a test leaves behind writes to that test's captured, by then closed, output."""
+    yield
+    MMLogger._instance_dict.clear()

@@ -1,0 +1,92 @@
+"""Two CPU processes with gloo, started as a user starts them: the same weights on both, and one process's losses."""
+import json
+import socket
+
+import pytest
+import torch
+from tool_runs import CONFIGS, DATA, FULL, HERE, ROOT, must_run, run_command
+
+# what the tiny configs leave out and the recipes have: SyncBN (becomes BN on CPUs), dropout and drop path
+AS_RECIPES = {
+    'det': ['model.neck.norm_cfg.type=SyncBN', 'model.backbone.drop_path_rate=0.4'],
+    'seg': ['model.decode_head.norm_cfg.type=SyncBN', 'model.decode_head.dropout_ratio=0.1',
+            'model.backbone.drop_path_rate=0.4'],
+}
+
+
+def config_that_dumps(task: str, folder) -> str:
+    """A tiny config whose processes each write their parameters and losses into ``folder`` (see rank_dump.py)."""
+    folder.mkdir()
+    file = folder / f'dump_{task}.py'
+    file.write_text(f'_base_ = {str(CONFIGS[task])!r}\n'
+                    "custom_imports = dict(imports=['convnext_dense', 'rank_dump'], allow_failed_imports=False)\n"
+                    f"custom_hooks = [dict(type='RankDump', folder={str(folder)!r})]\n")
+    return file
+
+
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
+
+
+def run_two(script: str, *args, cwd) -> str:
+    return run_command([ROOT / 'tools' / script, *args], cwd / f'{script}.log', cwd, PORT=free_port(),
+                       PYTHONPATH=str(HERE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_two_processes_end_with_equal_parameters(task, shapes, tmp_path):
+    dumps = tmp_path / 'dumps'
+    config = config_that_dumps(task, dumps)
+    data = ['--data-root', shapes / DATA[task]]
+    log = run_two('dist_train.sh', config, 2, *data, '--cfg-options', *AS_RECIPES[task], 'train_cfg.max_epochs=4'
+                  if task == 'det' else 'train_cfg.max_iters=8', cwd=tmp_path)
+    assert 'SyncBN layers become BN' in log
+    first, second = (torch.load(dumps / f'rank{rank}.pth') for rank in (0, 1))
+    assert first['parameters'].keys() == second['parameters'].keys()
+    unequal = [key for key in first['parameters'] if not torch.equal(first['parameters'][key],
+                                                                     second['parameters'][key])]
+    losses = [json.loads((dumps / f'rank{rank}.json').read_text()) for rank in (0, 1)]
+    print(f'\n{task}, two processes, {len(losses[0])} iterations: {len(unequal)} of {len(first["parameters"])} '
+          f'parameters differ between ranks; last losses {losses[0][-1]["loss"]:.4f} and {losses[1][-1]["loss"]:.4f}')
+    assert unequal == []
+    assert len(losses[0]) == FULL and all(one != other for one, other in zip(*losses, strict=True)), \
+        'each process must see images of its own'
+
+    # the checkpoint holds those parameters, and two processes evaluate it as one does
+    checkpoint = tmp_path / f'work_dirs/dump_{task}' / ('epoch_4.pth' if task == 'det' else 'iter_8.pth')
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    assert all(torch.equal(state[key], value) for key, value in first['parameters'].items())
+    run_two('dist_test.sh', CONFIGS[task], checkpoint, 2, *data, '--work-dir', tmp_path / 'two', cwd=tmp_path)
+    must_run('test', CONFIGS[task], checkpoint, *data, '--work-dir', tmp_path / 'one', cwd=tmp_path)
+    one, two = (json.loads((tmp_path / name / 'metrics.json').read_text()) for name in ('one', 'two'))
+    names = [name for name in one if 'time' not in name]
+    assert names and {name: two[name] for name in names} == {name: one[name] for name in names}
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(shapes, tmp_path, monkeypatch):
+    """Without BN, dropout, drop path and random augmentation only the order of float32 sums differs.
+
+    The sampler deals images 0, 2, ... to one process and 1, 3, ... to the other, so two batches of two are the one
+    batch of four, and every image has the same number of pixels, so the mean of the two losses is the loss of four.
+    """
+    options = ['--data-root', shapes / 'ade', '--cfg-options', 'model.decode_head.norm_cfg=None',
+               'model.auxiliary_head.norm_cfg=None', 'train_dataloader.dataset.pipeline.2.prob=0.0',
+               'train_cfg.max_iters=20', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=100']
+    folders = tmp_path / 'two', tmp_path / 'one'
+    run_two('dist_train.sh', config_that_dumps('seg', folders[0]), 2, *options, 'train_dataloader.batch_size=2',
+            cwd=tmp_path)
+    monkeypatch.syspath_prepend(HERE)
+    must_run('train', config_that_dumps('seg', folders[1]), *options, 'train_dataloader.batch_size=4', cwd=tmp_path)
+    ranks = [[step['loss'] for step in json.loads((folders[0] / f'rank{rank}.json').read_text())] for rank in (0, 1)]
+    two = [(a + b) / 2 for a, b in zip(*ranks, strict=True)]
+    one = [step['loss'] for step in json.loads((folders[1] / 'rank0.json').read_text())]
+    difference = max(abs(a - b) for a, b in zip(one, two, strict=True))
+    print(f'\nUPerNet, one process with 4 images against two with 2: losses {one[0]:.6f} .. {one[-1]:.6f}, '
+          f'{two[0]:.6f} .. {two[-1]:.6f}; largest difference of {len(one)} iterations {difference:.2e}')
+    assert one[-1] < 0.9 * one[0], 'the comparison must cover steps that matter'
+    # float32 has 1.2e-7 relative precision; AdamW's division by small second moments lifts the noise of sums
+    assert difference < 1e-5

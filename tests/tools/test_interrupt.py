@@ -1,0 +1,55 @@
+"""Ctrl-C while training: status 130, one line that says how to go on, and that line works."""
+import os
+import re
+import shlex
+import signal
+
+import pytest
+from tool_runs import iterations, kill, launch, must_run, tool_command, wait_for
+
+from convnext_dense.cli import resume_command, was_interrupted
+
+
+def test_interrupted_training_says_how_to_continue(trained, tmp_path):
+    run = trained('seg')
+    log = tmp_path / 'log'
+    arguments = [run.config, '--data-root', run.data_root, '--work-dir', tmp_path / 'work dir',
+                 '--cfg-options', 'default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=1000']
+    process = launch(tool_command('train', *arguments, 'train_cfg.max_iters=100000'), log, tmp_path)
+    try:
+        wait_for(r'Saving checkpoint at 3 iterations', log, process)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(120) == 130
+    finally:
+        kill(process)
+    text = log.read_text()
+    assert 'Traceback' not in text
+    last = text.splitlines()[-1]
+    told = re.fullmatch(r'interrupted; continue with: python (.+)', last)
+    assert told, last
+    words = shlex.split(told[1])
+    assert words[1:] == [*map(str, arguments), 'train_cfg.max_iters=100000', '--resume']
+
+    done = iterations(text)[-1][1]
+    finished = must_run('train', *words[1:-1], f'train_cfg.max_iters={done + 2}', '--resume', cwd=tmp_path)
+    assert iterations(finished.out)[-1] == (0, done + 2)
+    assert iterations(finished.out)[0][1] in (done, done + 1)  # the last iteration's checkpoint may be missing
+
+
+@pytest.mark.parametrize('argv, expected', [
+    (['tools/train.py', 'a b.py'], "python tools/train.py 'a b.py' --resume"),
+    (['convnext-dense train', 'c.py', '--resume'], 'convnext-dense train c.py --resume'),
+])
+def test_the_line_is_a_command(argv, expected):
+    assert resume_command(argv) == expected
+
+
+def test_interrupt_is_recognised_behind_another_error():
+    try:
+        try:
+            raise KeyboardInterrupt
+        except:  # noqa: E722  (as mmengine's Config.pretty_text does)
+            raise SyntaxError('Failed to format the config file')  # noqa: B904
+    except SyntaxError as error:
+        assert was_interrupted(error)
+    assert not was_interrupted(SyntaxError('Failed to format the config file'))

@@ -1,0 +1,187 @@
+"""Mistakes a user can make: one line that names the culprit, exit status 2, and no training before it."""
+import json
+from dataclasses import dataclass
+
+import cv2
+import pytest
+import torch
+from tool_runs import DATA, copy_data, iterations, run_tool
+
+
+def error_line(finished) -> str:
+    """The one line on stderr; fails for anything more, such as a traceback."""
+    lines = finished.err.strip().splitlines()
+    assert finished.code == 2 and len(lines) == 1 and lines[0].startswith('error: '), \
+        f'{finished.code=}\n{finished.out[-1500:]}\n{finished.err}'
+    return lines[0]
+
+
+@dataclass
+class Mistake:
+    """A wrong command line for the train tool.
+
+    Args:
+        name: of the test.
+        expected: what the sentence must contain.
+        args: added to the command line.
+        task: 'det' or 'seg'.
+        config: used in place of the task's tiny config.
+    """
+    name: str
+    expected: tuple[str, ...]
+    args: tuple = ()
+    task: str = 'det'
+    config: str | None = None
+
+
+MISTAKES = [
+    Mistake('data folder', ('data folder nowhere/ does not exist', '--data-root'), ('--data-root', 'nowhere')),
+    Mistake('data folder of segmentation', ('data folder nowhere/ does not exist',), ('--data-root', 'nowhere'), 'seg'),
+    Mistake('annotation file', ('coco/annotations/typo.json does not exist',),
+            ('--cfg-options', 'val_dataloader.dataset.ann_file=annotations/typo.json')),
+    Mistake('evaluator annotation file', ('val_evaluator.ann_file typo.json does not exist',),
+            ('--cfg-options', 'val_evaluator.ann_file=typo.json')),
+    Mistake('image folder', ('ade/images/typo (img_path) does not exist',),
+            ('--cfg-options', 'train_dataloader.dataset.data_prefix.img_path=images/typo'), 'seg'),
+    Mistake('config', ('config det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_cocoo.py does not exist',
+                       'nearest one is configs/det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py'),
+            config='det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_cocoo.py'),
+    Mistake('option', ('optim_wraper', 'did you mean optim_wrapper'),
+            ('--cfg-options', 'optim_wraper.optimizer.lr=1e-4')),
+    Mistake('option without a value', ("'train_cfg.max_epochs'", 'key=value'),
+            ('--cfg-options', 'train_cfg.max_epochs')),
+    Mistake('weights', ('weights.pth does not exist',), ('--load-from', 'weights.pth')),
+    Mistake('checkpoint to resume', ('--resume typo.pth: no such file',), ('--resume', 'typo.pth')),
+    Mistake('class count', ('roi_head.bbox_head.num_classes is 80', '3 classes', 'circle'),
+            ('--cfg-options', 'model.roi_head.bbox_head.num_classes=80')),
+    Mistake('class count of segmentation', ('decode_head.num_classes is 150', '4 classes'),
+            ('--cfg-options', 'model.decode_head.num_classes=150'), 'seg'),
+    Mistake('class name', ('hexagon', 'circle, square, triangle'), (
+        '--cfg-options', 'train_dataloader.dataset.metainfo=dict(classes=("circle", "square", "hexagon"))')),
+    Mistake('GPU', ('--device cuda', 'no GPU', '--device cpu'), ('--device', 'cuda')),
+    Mistake('fp16 on a CPU', ('--amp fp16', 'no GPU', 'bf16'), ('--amp', 'fp16')),
+    Mistake('launcher', ('--launcher pytorch', 'LOCAL_RANK', 'tools/dist_train.sh'), ('--launcher', 'pytorch')),
+    Mistake('other launcher', ('--launcher slurm', 'SLURM_PROCID'), ('--launcher', 'slurm')),
+    Mistake('learning rate to scale', ('--auto-scale-lr', 'base_batch_size'), ('--auto-scale-lr',), 'seg'),
+]
+
+
+@pytest.mark.parametrize('mistake', MISTAKES, ids=lambda mistake: mistake.name)
+def test_mistake_is_named_before_training(mistake, trained, shapes, tmp_path, monkeypatch):
+    if mistake.name == 'GPU' and torch.cuda.is_available():
+        pytest.skip('there is a GPU here')
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    data = () if '--data-root' in mistake.args else ('--data-root', shapes / DATA[mistake.task])
+    finished = run_tool('train', mistake.config or trained(mistake.task).config, *data, '--work-dir', 'work',
+                        *mistake.args, cwd=tmp_path)
+    line = error_line(finished)
+    assert all(part in line for part in mistake.expected), line
+    assert not iterations(finished.out) and not list(tmp_path.rglob('*.pth'))
+
+
+@pytest.mark.parametrize('content, known_before', [(None, True), (b'', True), (b'this is no picture', False)],
+                         ids=['missing', 'empty', 'text'])
+@pytest.mark.parametrize('task, file', [
+    ('det', 'train2017/000000000003.jpg'), ('seg', 'images/training/000003.jpg'),
+    ('seg', 'annotations/training/000003.png')])
+def test_unreadable_image_is_named(task, file, content, known_before, trained, shapes, tmp_path):
+    data = copy_data(shapes / DATA[task], tmp_path / 'data')
+    victim = sorted((data / file).parent.iterdir())[2]
+    victim.unlink()
+    if content is not None:
+        victim.write_bytes(content)
+    elif task == 'seg' and 'images' in file:
+        pytest.skip('mmseg lists the images that are there; a missing one cannot be known')
+    finished = run_tool('train', trained(task).config, '--data-root', data, '--work-dir', 'work', cwd=tmp_path)
+    assert str(victim) in error_line(finished)
+    if known_before:
+        assert not iterations(finished.out)
+    assert not list(tmp_path.rglob('*.pth'))  # the first checkpoint comes after all images have been read once
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_unreadable_image_is_named_by_the_test_tool(workers, trained, shapes, tmp_path):
+    data = copy_data(shapes / 'ade', tmp_path / 'data')
+    victim = sorted((data / 'images/validation').iterdir())[1]
+    victim.write_bytes(b'GIF89a')
+    run = trained('seg')
+    finished = run_tool('test', run.config, run.checkpoint, '--data-root', data, '--cfg-options',
+                        f'test_dataloader.num_workers={workers}', 'test_dataloader.persistent_workers=False',
+                        cwd=tmp_path)
+    assert str(victim) in error_line(finished)
+    assert not list(tmp_path.rglob('metrics.json'))
+
+
+@pytest.mark.parametrize('task, folder', [('det', 'val2017'), ('seg', 'images/training')])
+def test_empty_image_folder_is_named(task, folder, trained, shapes, tmp_path):
+    data = copy_data(shapes / DATA[task], tmp_path / 'data')
+    for file in (data / folder).iterdir():
+        file.unlink()
+    finished = run_tool('train', trained(task).config, '--data-root', data, cwd=tmp_path)
+    line = error_line(finished)
+    assert str(data / folder) in line and 'is empty' in line
+
+
+def damage_json(file):
+    file.write_text(file.read_text()[:1000])
+
+
+def without_objects(file):
+    file.write_text(json.dumps({**json.loads(file.read_text()), 'annotations': []}))
+
+
+@pytest.mark.parametrize('damage, expected', [(damage_json, 'JSON'), (without_objects, 'empty after filtering')])
+def test_annotation_file_of_no_use_is_named(damage, expected, trained, shapes, tmp_path):
+    data = copy_data(shapes / 'coco', tmp_path / 'data')
+    file = data / 'annotations/instances_train2017.json'
+    damage(file)
+    line = error_line(run_tool('train', trained('det').config, '--data-root', data, cwd=tmp_path))
+    assert str(file) in line and expected in line
+
+
+def test_label_beyond_the_classes_is_named(trained, shapes, tmp_path):
+    data = copy_data(shapes / 'ade', tmp_path / 'data')
+    victim = sorted((data / 'annotations/training').iterdir())[0]
+    labels = cv2.imread(str(victim), cv2.IMREAD_UNCHANGED)
+    labels[:8] = 9
+    cv2.imwrite(str(victim), labels)
+    line = error_line(run_tool('train', trained('seg').config, '--data-root', data, cwd=tmp_path))
+    assert str(victim) in line and '4 classes' in line and '8' in line
+
+
+def truncated(source, target):
+    target.write_bytes(source.read_bytes()[:5000])
+
+
+def other_classes(source, target):
+    checkpoint = torch.load(source, weights_only=True)
+    state = {key: tensor[:3] if 'conv_seg' in key else tensor for key, tensor in checkpoint['state_dict'].items()}
+    torch.save({'state_dict': state}, target)
+
+
+def not_a_number(source, target):
+    state = torch.load(source, weights_only=True)['state_dict']
+    state['backbone.stages.0.0.pwconv1.weight'][0, 0] = float('nan')
+    torch.save({'state_dict': state}, target)
+
+
+@pytest.mark.parametrize('damage, expected', [
+    (None, 'does not exist'), (truncated, 'damaged or cut off'), (other_classes, 'conv_seg'), (not_a_number, 'NaN')],
+    ids=['missing', 'truncated', 'class count', 'NaN'])
+def test_checkpoint_of_no_use_is_named(damage, expected, trained, tmp_path):
+    run = trained('seg')
+    checkpoint = tmp_path / 'model.pth'
+    if damage is not None:
+        damage(run.checkpoint, checkpoint)
+    finished = run_tool('test', run.config, checkpoint, '--data-root', run.data_root, cwd=tmp_path)
+    line = error_line(finished)
+    assert str(checkpoint) in line and expected in line
+    assert not list(tmp_path.rglob('metrics.json'))
+
+
+def test_out_must_be_a_pickle(trained, tmp_path):
+    run = trained('seg')
+    line = error_line(run_tool('test', run.config, run.checkpoint, '--data-root', run.data_root, '--out', 'found.json',
+                               cwd=tmp_path))
+    assert 'found.json' in line and '.pkl' in line
