@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..errors import UserError
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#444444')  # after Okabe and Ito
+STYLES = ('-', '--', ':')
+Line = tuple[str, Sequence[float], Sequence[float]]
 
 
 @dataclass
@@ -38,15 +41,13 @@ def read_scalars(work_dir) -> dict[str, Curve]:
     if not rows:
         raise UserError(f'{work_dir} has no training log: expected <timestamp>/vis_data/scalars.json, '
                         'as the config\'s LocalVisBackend writes it')
-    epoch_ends = {}
-    for row in rows:
-        if 'epoch' in row:
-            epoch_ends[row['epoch']] = max(row['step'], epoch_ends.get(row['epoch'], 0))
     points: dict[str, dict[int, float]] = {}
+    trained = 0
     for row in rows:
-        step = row['step']
-        if 'lr' not in row and epoch_ends:  # an evaluation of epoch-based training counts in epochs
-            step = epoch_ends.get(step, step)
+        # an evaluation counts in iterations, epochs or not at all, depending on the config: it belongs to the last
+        # training iteration logged before it
+        step = row['step'] if 'lr' in row else max(row['step'], trained)
+        trained = step
         for name, value in row.items():
             if name not in ('step', 'iter', 'epoch') and isinstance(value, int | float):
                 points.setdefault(name, {})[step] = value
@@ -69,19 +70,65 @@ def plot_curves(curves: Mapping[str, Curve], names: Sequence[str], title: str, y
         title, y_label: texts.
         limits: range of the y axis; default from 0 to a little above the largest value.
     """
+    return plot_lines([(name, curves[name].steps, curves[name].values) for name in names], title, 'iteration', y_label,
+                      limits)
+
+
+def plot_lines(lines: Sequence[Line], title: str, x_label: str, y_label: str,
+               limits: tuple[float, float] | None = None) -> bytes:
+    """Draw (name, x values, y values) lines as a PNG picture, readable on a phone.
+
+    Args:
+        lines: in the order of the legend; points are marked where a line has fewer than 25.
+        title, x_label, y_label: texts.
+        limits: range of the y axis; default from 0 to a little above the largest value.
+    """
     figure = Figure(figsize=(6, 3.9), dpi=150, layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for index, name in enumerate(names):
-        curve = curves[name]
-        axes.plot(curve.steps, curve.values, color=COLOURS[index % len(COLOURS)], label=name, linewidth=1.8,
-                  marker='o' if len(curve.steps) < 25 else None, markersize=4)
-    axes.set(title=title, xlabel='iteration', ylabel=y_label)
+    for index, (name, x, y) in enumerate(lines):
+        axes.plot(x, y, color=COLOURS[index % len(COLOURS)], label=name, linewidth=1.8,
+                  linestyle=STYLES[index // len(COLOURS) % len(STYLES)], marker='o' if len(x) < 25 else None,
+                  markersize=4)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.set_ylim(*limits) if limits else axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=all(isinstance(v, int) for _, x, _ in lines for v in x))
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(fontsize='small', frameon=False)
+    return _encode_png(figure)
+
+
+def plot_matrix(matrix: np.ndarray, names: Sequence[str], title: str, x_label: str, y_label: str) -> bytes:
+    """Draw a square matrix of shares from 0 to 1 as a PNG heat map; NaN stays white.
+
+    Up to 20 rows have names and figures; more are numbered every ten, from 0.
+
+    Args:
+        matrix: float (N, N), rows from top to bottom.
+        names: N texts.
+        title, x_label, y_label: texts.
+    """
+    count, named = len(names), len(names) <= 20
+    side = 2.6 + 0.45 * count if named else 8
+    figure = Figure(figsize=(side + 0.6, side), dpi=110, layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shown = axes.imshow(matrix, cmap='Blues', vmin=0, vmax=1, interpolation='nearest')
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    ticks = range(count) if named else range(0, count, 10)
+    axes.set_xticks(ticks, [names[i] for i in ticks] if named else ticks, rotation=90 if named else 0)
+    axes.set_yticks(ticks, [names[i] for i in ticks] if named else ticks)
+    for row, column in np.argwhere(matrix >= 0.005) if named else ():
+        value = matrix[row, column]
+        axes.text(column, row, f'{100 * value:.0f}', ha='center', va='center', fontsize=8,
+                  color='white' if value > 0.5 else 'black')
+    if not named:
+        figure.colorbar(shown, shrink=0.7)
+    return _encode_png(figure)
+
+
+def _encode_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', metadata={'Software': None})
     return buffer.getvalue()

@@ -10,7 +10,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from .curves import COLOURS
+
 _MIME = {b'\x89PNG': 'image/png', b'\xff\xd8\xff': 'image/jpeg'}
+
+_NUMBER = ' class="number"'
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5a6470; --paper: #ffffff; --card: #f4f6f8; --line: #d9dee4; }
@@ -32,7 +36,18 @@ p { margin: .3rem 0 .8rem; max-width: 48rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td { overflow-wrap: anywhere; }
-td.number { text-align: right; }
+td.number, th.number { text-align: right; }
+.bars { margin: 1rem 0; columns: 24rem; column-gap: 2.5rem; }
+.bar { display: grid; grid-template-columns: 10rem 1fr; gap: .5rem; align-items: center; padding: .1rem 0;
+  break-inside: avoid; font-size: .9rem; }
+.bar > span { overflow-wrap: anywhere; line-height: 1.2; }
+.bar > div { display: grid; grid-template-columns: 1fr 3rem; align-items: center; column-gap: .4rem; }
+.bar b { font-weight: normal; text-align: right; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.bar i { display: block; height: .7rem; border-radius: .15rem; }
+.bar div div { background: var(--card); }
+details { margin: 1rem 0; }
+summary { cursor: pointer; color: var(--soft); }
+pre { overflow-x: auto; background: var(--card); padding: .8rem; border-radius: .5rem; font-size: .8rem; }
 .scroll, .pictures, .legend { margin: 1rem 0; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
 .legend i { display: inline-block; width: 1em; height: 1em; margin-right: .4em; border-radius: .2em;
@@ -73,21 +88,88 @@ class KeyFigures:
 
 @dataclass
 class Table:
-    """A table; cells that are int or float are aligned right, floats with three decimals."""
+    """A table; cells that are int, float or None ("–", nothing to measure) are aligned right.
+
+    Args:
+        header: one text per column.
+        rows: cells.
+        decimals: of the floats.
+        signed: indices of the columns whose floats carry a plus or minus sign, such as differences.
+    """
     header: Sequence[str]
-    rows: Sequence[Sequence[str | int | float]]
+    rows: Sequence[Sequence[str | int | float | None]]
+    decimals: int = 3
+    signed: Sequence[int] = ()
 
     def html(self) -> str:
-        head = ''.join(f'<th scope="col">{escape(cell)}</th>' for cell in self.header)
-        body = ''.join(f'<tr>{"".join(map(self._cell, row))}</tr>' for row in self.rows)
+        numeric = [bool(self.rows) and not any(isinstance(row[i], str) for row in self.rows)
+                   for i in range(len(self.header))]
+        head = ''.join(f'<th scope="col"{_NUMBER * number}>{escape(cell)}</th>'
+                       for cell, number in zip(self.header, numeric, strict=True))
+        body = ''.join(f'<tr>{"".join(self._cell(i, cell) for i, cell in enumerate(row))}</tr>' for row in self.rows)
         return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
-    @staticmethod
-    def _cell(value: str | int | float) -> str:
+    def _cell(self, column: int, value: str | int | float | None) -> str:
         if isinstance(value, str):
             return f'<td>{escape(value)}</td>'
-        text = f'{value:.3f}' if isinstance(value, float) else str(value)
-        return f'<td class="number">{text}</td>'
+        return f'<td{_NUMBER}>{_number(value, self.decimals, column in self.signed)}</td>'
+
+
+@dataclass
+class Bars:
+    """Horizontal bars, one row per name, in as many columns as the screen has room for.
+
+    Args:
+        series: names of what every row compares, one to seven.
+        rows: (name, one value per series); None where there was nothing to measure.
+        largest: value of a bar of full length.
+        decimals: of the values.
+    """
+    series: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[float | None]]]
+    largest: float
+    decimals: int = 1
+
+    def html(self) -> str:
+        legend = Legend([(name, _rgb(COLOURS[i])) for i, name in enumerate(self.series)]).html()
+        return legend + f'<div class="bars">{"".join(self._row(*row) for row in self.rows)}</div>'
+
+    def _row(self, name: str, values: Sequence[float | None]) -> str:
+        bars = ''
+        for value, colour in zip(values, COLOURS, strict=False):
+            percent = 100 * min(1, max(0, (value or 0) / self.largest))
+            bars += (f'<div><i style="width: {percent:.1f}%; background: {colour}"></i></div>'
+                     f'<b>{_number(value, self.decimals)}</b>')
+        return f'<div class="bar"><span>{escape(name)}</span><div>{bars}</div></div>'
+
+
+@dataclass
+class Details:
+    """Blocks that are shown when the reader opens them."""
+    summary: str
+    blocks: Sequence[Block]
+
+    def html(self) -> str:
+        return (f'<details><summary>{escape(self.summary)}</summary>'
+                f'{"".join(block.html() for block in self.blocks)}</details>')
+
+
+@dataclass
+class Code:
+    """Text as it is, in letters of one width."""
+    text: str
+
+    def html(self) -> str:
+        return f'<pre>{escape(self.text)}</pre>'
+
+
+@dataclass
+class Heading:
+    """A heading inside a section."""
+    text: str
+
+    def html(self) -> str:
+        return f'<h3>{escape(self.text)}</h3>'
 
 
 @dataclass
@@ -178,3 +260,14 @@ def data_uri(data: bytes) -> str:
         if data.startswith(start):
             return f'data:{mime};base64,{base64.b64encode(data).decode("ascii")}'
     raise ValueError(f'expected an encoded PNG or JPEG picture, found bytes that start with {data[:4]!r}')
+
+
+def _number(value: int | float | None, decimals: int, signed: bool = False) -> str:
+    if value is None:
+        return '–'
+    return f'{value:{"+" if signed else ""}.{decimals}f}' if isinstance(value, float) else str(value)
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    """'#0072b2' as (0, 114, 178)."""
+    return tuple(bytes.fromhex(colour[1:]))
