@@ -1,0 +1,77 @@
+"""Label PNGs: one channel, or a palette, whose values stand for classes in any numbering (CamVid)."""
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import UserError
+from ...visualization.draw import IGNORED
+from .class_files import Entry, class_indices, find_class_file, read_classes, split_ignored
+from .pairs import find_pairs, image_files, mask_folders, read_ids
+from .source import Options, Sample, Skipped, Source, numbered
+
+TASK = 'seg'
+UNKNOWN = 254  # in look-up tables: neither a class nor ignored
+
+
+def detect(root: Path) -> bool:
+    """A list of classes beside masks with one channel."""
+    folders = mask_folders(root)
+    if not folders or find_class_file(root) is None:
+        return False
+    try:
+        return read_ids(image_files(folders[0])[0]).ndim == 2
+    except (UserError, OSError):
+        return False
+
+
+def open_source(root: Path, options: Options) -> Source:
+    """Map every id of the class list to its class; 255 is ignored unless the list names it.
+
+    Raises:
+        UserError: no masks, no class list, or more classes than a label PNG holds.
+    """
+    skipped = Skipped()
+    classes, ignored = split_ignored(read_classes(options.classes, root), options.ignore)
+    names, indices = class_indices(classes)
+    check_class_count(names)
+    table = np.full(2**16, UNKNOWN, np.uint8)
+    table[[IGNORED, *(int(value) for value in options.ignore if value.isdigit()), *(e.id for e in ignored)]] = IGNORED
+    table[[entry.id for entry in classes]] = indices
+
+    def labels(mask: Path) -> np.ndarray:
+        ids = read_ids(mask)
+        if ids.min() < 0 or ids.max() >= len(table):
+            raise UserError(f'{mask} has the value {int(ids.max())}, expected ids from 0 to {len(table) - 1}')
+        return known_labels(table[ids], mask, options.unknown, lambda unknown: f'id {int(ids[unknown][0])}')
+
+    samples = [Sample(pair.image, lambda skip, mask=pair.mask: labels(mask), pair.split)
+               for pair in find_pairs(root, options, skipped)]
+    return Source('seg', numbered(names), samples, palette_of(classes, names), skipped, ignored_note(ignored))
+
+
+def check_class_count(names: list[str]) -> None:
+    """Raises UserError unless there are 1 to 254 classes: 255 of a label PNG is for ignored pixels."""
+    if not 1 <= len(names) <= UNKNOWN:
+        raise UserError(f'found {len(names)} classes, expected 1 to {UNKNOWN}, which label PNGs can hold')
+
+
+def known_labels(labels: np.ndarray, mask: Path, unknown: str, describe) -> np.ndarray:
+    """`labels` with `UNKNOWN` turned to ignored, or refused, as `--unknown` says."""
+    beyond = labels == UNKNOWN
+    if beyond.any():
+        if unknown == 'error':
+            raise UserError(f'{mask}: {int(beyond.sum())} pixels have no class, the first has {describe(beyond)}: add '
+                            'it to the class list, or ignore all such pixels with --unknown ignore')
+        labels[beyond] = IGNORED
+    return labels
+
+
+def palette_of(entries: list[Entry], names: list[str]) -> list[list[int]] | None:
+    """The colour of each class where all have one, else None."""
+    colours = {entry.name: entry.colour for entry in reversed(entries)}
+    return [list(colours[name]) for name in names] if all(colours.values()) else None
+
+
+def ignored_note(ignored: list[Entry]) -> list[str]:
+    """The sentence that says which classes of the list are ignored."""
+    return [f'ignored (label 255): {", ".join(entry.name for entry in ignored)}'] if ignored else []

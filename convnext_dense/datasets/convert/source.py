@@ -1,0 +1,88 @@
+"""What a converter returns: a `Source`, that is categories and samples whose annotations are read one at a time."""
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+Skip = Callable[[str, str], None]  # called with (reason, example)
+
+
+@dataclass
+class Skipped:
+    """What was left out: reason -> [how often, the first example]."""
+    reasons: dict[str, list] = field(default_factory=dict)
+
+    def add(self, reason: str, example) -> None:
+        """Count one thing that is left out."""
+        self.reasons.setdefault(reason, [0, str(example)])[0] += 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about a source; each format uses what it needs.
+
+    Args:
+        classes: names separated by commas, or a file of them (docs/datasets.md).
+        ignore: class names, or ids, whose pixels belong to no class.
+        images: folders of images, relative to the source; default: found by name.
+        masks: folders of masks or labels, one for each of `images`.
+        unknown: 'error' or 'ignore': what a pixel with an unknown id or colour does.
+        class_map: instance-masks: json file, instance id -> class name, or image stem -> such a mapping.
+        id_divisor: instance-masks: the class id is the instance id divided by this, as in Cityscapes (1000).
+    """
+    classes: str | None = None
+    ignore: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    unknown: str = 'error'
+    class_map: str | None = None
+    id_divisor: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a source.
+
+    Args:
+        image: its file.
+        load: reads the annotation. Detection: COCO annotation dicts (category_id, bbox, area, iscrowd and, where there
+            is a mask, segmentation; ids are optional). Segmentation: uint8 (H, W) labels, 0 to n-1 and 255. It is
+            called twice, to plan and to write. What it must leave out it hands to the function it is given.
+        split: 'train', 'val', or None where the source does not say.
+        record: more keys of the image's record in COCO json; an `id` is kept if it is free.
+    """
+    image: Path
+    load: Callable[[Skip], list[dict] | np.ndarray]
+    split: str | None = None
+    record: dict = field(default_factory=dict)
+
+
+@dataclass
+class Source:
+    """A data set to convert.
+
+    Args:
+        task: 'det' or 'seg'.
+        categories: COCO category dicts (id, name, ...) in the order of the classes.
+        samples: every image; light, since annotations are read by `Sample.load`.
+        palette: RGB per class, or None.
+        skipped: what was left out while listing the samples.
+        notes: sentences for the summary.
+    """
+    task: str
+    categories: list[dict]
+    samples: list[Sample]
+    palette: list[list[int]] | None = None
+    skipped: Skipped = field(default_factory=Skipped)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the model's outputs."""
+        return [category['name'] for category in self.categories]
+
+
+def numbered(names: list[str]) -> list[dict]:
+    """COCO categories with ids from 1."""
+    return [{'id': i + 1, 'name': name} for i, name in enumerate(names)]

@@ -1,0 +1,124 @@
+"""Write a planned data set as COCO json or as label PNGs, one image at a time."""
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...visualization.draw import IGNORED, distinct_colours
+from ..folders import place, written_whole
+from ..layout import SPLITS, DatasetInfo, SplitInfo
+from .planning import Planned, Progress, common_suffix, normal_suffix
+from .source import Source
+
+
+def write_dataset(out: Path, source: Source, planned: list[Planned], source_name: str, link: str,
+                  progress: Progress) -> DatasetInfo:
+    """Write the data set under `out`, all of it or nothing, and return what its dataset.json says.
+
+    Args:
+        out: the folder; one that is there is replaced.
+        source: what a format's `open_source` returned.
+        planned: from `plan`.
+        source_name: of the format.
+        link: 'copy', 'hardlink' or 'symlink': how images get there.
+        progress: called after each image.
+    """
+    with written_whole(out) as part:
+        write = _write_coco if source.task == 'det' else _write_labels
+        palette = source.palette or [list(colour) for colour in distinct_colours(len(source.categories))]
+        info = DatasetInfo(source.task, source.classes, palette, source=source_name,
+                           **write(part, source, planned, link, progress))
+        info.write(part)
+    return info
+
+
+def _write_coco(root: Path, source: Source, planned: list[Planned], link: str, progress: Progress) -> dict:
+    files = {split: _CocoFile(root, split, source.categories) for split in SPLITS}
+    for done, entry in enumerate(planned, 1):
+        name = entry.name + entry.sample.image.suffix.lower()
+        place(entry.sample.image, root / entry.split / name, link)
+        files[entry.split].add(entry, name)
+        progress('writing', done, len(planned))
+    splits = {split: file.close() for split, file in files.items()}
+    return {'splits': splits, 'has_masks': all(file.all_have_masks for file in files.values())}
+
+
+class _CocoFile:
+    """One split's json, written annotation by annotation so that no more than one image's are in memory."""
+
+    def __init__(self, root: Path, split: str, categories: list[dict]):
+        (root / split).mkdir()
+        (root / 'annotations').mkdir(exist_ok=True)
+        self.split, self.ann_file = split, f'annotations/instances_{split}.json'
+        self.file = (root / self.ann_file).open('w')
+        self.file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
+        self.names = {category['id']: category['name'] for category in categories}
+        self.counts = dict.fromkeys(self.names.values(), 0)
+        self.images, self.image_ids, self.ids = [], _Ids(), _Ids()
+        self.all_have_masks = True
+
+    def add(self, entry: Planned, file_name: str) -> None:
+        """Append an image and its annotations."""
+        image_id = self.image_ids.take(entry.sample.record.get('id'))
+        width, height = entry.size
+        self.images.append({**entry.sample.record, 'id': image_id, 'file_name': file_name, 'width': width,
+                            'height': height})
+        for annotation in entry.sample.load(lambda *_: None):
+            separator = ',\n' if len(self.ids) else '\n'
+            record = {**annotation, 'id': self.ids.take(annotation.get('id')), 'image_id': image_id}
+            self.file.write(separator + json.dumps(record))
+            self.counts[self.names[annotation['category_id']]] += 1
+            self.all_have_masks &= bool(annotation.get('segmentation'))
+
+    def close(self) -> SplitInfo:
+        """Write the images and close the file."""
+        self.file.write(f'],\n"images": {json.dumps(self.images)}}}\n')
+        self.file.close()
+        return SplitInfo(len(self.images), self.counts, f'{self.split}/', ann_file=self.ann_file)
+
+
+class _Ids:
+    """Ids of a file: the wanted one where it is free, else the next free one from 1."""
+
+    def __init__(self):
+        self.taken, self.next = set(), 1
+
+    def __len__(self) -> int:
+        return len(self.taken)
+
+    def take(self, wanted: int | None) -> int:
+        """An id that no one else has."""
+        if not isinstance(wanted, int) or wanted in self.taken:
+            while self.next in self.taken:
+                self.next += 1
+            wanted = self.next
+        self.taken.add(wanted)
+        return wanted
+
+
+def _write_labels(root: Path, source: Source, planned: list[Planned], link: str, progress: Progress) -> dict:
+    suffix, reencoded = common_suffix(planned)
+    pixels = {split: np.zeros(256, np.int64) for split in SPLITS}
+    for split in SPLITS:
+        (root / 'images' / split).mkdir(parents=True)
+        (root / 'annotations' / split).mkdir(parents=True)
+    for done, entry in enumerate(planned, 1):
+        image, target = entry.sample.image, root / 'images' / entry.split / f'{entry.name}{suffix}'
+        if normal_suffix(image) in reencoded:
+            with Image.open(image) as opened:
+                opened.save(target, exif=opened.getexif())
+        else:
+            place(image, target, link)
+        labels = entry.sample.load(lambda *_: None)
+        Image.fromarray(labels).save(root / 'annotations' / entry.split / f'{entry.name}.png')
+        pixels[entry.split] += np.bincount(labels.ravel(), minlength=256)
+        progress('writing', done, len(planned))
+    if reencoded:
+        source.notes.append(f'{", ".join(sorted(reencoded))} images are written as PNG, since a label-PNG layout has '
+                            'one suffix; every pixel is kept')
+    images = Counter(entry.split for entry in planned)
+    splits = {split: SplitInfo(images[split], dict(zip(source.classes, pixels[split].tolist(), strict=False)),
+                               f'images/{split}/', seg_prefix=f'annotations/{split}/') for split in SPLITS}
+    return {'splits': splits, 'ignore_index': IGNORED, 'img_suffix': suffix, 'seg_map_suffix': '.png'}

@@ -1,0 +1,69 @@
+"""Folders that appear complete or not at all, and image files put into them."""
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import UserError
+
+PLACEMENTS = ('copy', 'hardlink', 'symlink')
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes the place of `out` when all went well and vanishes otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
+    replaced = out.with_name(f'{part.name}.old')
+    try:
+        part.mkdir()
+        yield part
+        if out.exists():
+            out.rename(replaced)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def check_output(out: Path, sources: list[Path], overwrite: bool, marker: str) -> None:
+    """Refuse to write into a source, or over anything but an earlier result.
+
+    Args:
+        out: the folder to write.
+        sources: folders that must stay as they are.
+        overwrite: whether an earlier result, told by the file `marker` in it, may be replaced.
+
+    Raises:
+        UserError: names the folder and why.
+    """
+    for source in sources:
+        inner, outer = out.resolve(), source.resolve()
+        if inner == outer or outer in inner.parents or inner in outer.parents:
+            raise UserError(f'{out} and the source {source} lie in one another: choose another folder to write to')
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir() or not (out / marker).is_file():
+        raise UserError(f'{out} exists and is no converted data set (no {marker} in it): choose another folder')
+    if not overwrite:
+        raise UserError(f'{out} already holds a data set: choose another folder, or replace it with --overwrite')
+
+
+def place(source: Path, target: Path, how: str) -> None:
+    """Make `target` a 'copy' of, a 'hardlink' or an (absolute) 'symlink' to `source`.
+
+    Raises:
+        UserError: the file system cannot link.
+    """
+    try:
+        if how == 'symlink':
+            target.symlink_to(source.resolve())
+        elif how == 'hardlink':
+            os.link(source.resolve(), target)
+        else:
+            shutil.copyfile(source, target)
+    except OSError as error:
+        if how == 'copy':
+            raise
+        raise UserError(f'{source} cannot be linked from {target.parent} ({error.strerror}): use --link copy') from None
