@@ -14,4 +14,13 @@ from .models import ConvNeXt, RoadmapNet  # noqa: E402
 if stack.installed('mmengine'):
     from . import hooks, optim  # noqa: F401  (registration)
 
-__all__ = ['ConvNeXt', 'RoadmapNet', '__version__', 'load_checkpoint']
+__all__ = ['ConvNeXt', 'Predictor', 'RoadmapNet', '__version__', 'load_checkpoint']
+
+
+def __getattr__(name: str):
+    """`Predictor` is imported when it is first used: it needs mmengine, and what draws."""
+    if name != 'Predictor':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    stack.require('mmengine')
+    from .inference.predictor import Predictor
+    return Predictor

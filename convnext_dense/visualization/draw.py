@@ -1,7 +1,7 @@
 """Pictures of annotations and predictions. Every image here is uint8 (H, W, 3) RGB."""
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -36,8 +36,8 @@ class Instances:
             return self
         order = np.argsort(self.scores, kind='stable')
         keep = order[self.scores[order] >= score]
-        return Instances(*(None if values is None else values[keep]
-                           for values in (self.labels, self.boxes, self.masks, self.scores)))
+        return replace(self, **{name: values[keep] for name in ('labels', 'boxes', 'masks', 'scores')
+                                if (values := getattr(self, name)) is not None})
 
 
 def read_image(path) -> np.ndarray:
@@ -96,39 +96,64 @@ def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[st
 
 def draw_segmentation(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], opacity: float = 0.6,
                       min_side: int = 480) -> np.ndarray:
-    """Blend the class colours of a label map (H, W) over an image; pixels labelled 255 stay as they are.
+    """Blend the class colours of a label map (H, W) over an image; pixels labelled 255 (in uint8) stay as they are.
 
     The image shows through in grey, so that a colour always means its class.
     """
     if labels.shape != image.shape[:2]:
         raise ValueError(f'label map of shape {labels.shape} does not fit an image of shape {image.shape}')
-    table = np.zeros((256, 3), np.float32)
+    table = np.zeros((max(256, len(palette)), 3), np.float32)
     table[:len(palette)] = palette
-    weight = np.where(labels == IGNORED, 0.0, opacity)[..., None]
+    ignored = (labels == IGNORED) & (labels.dtype == np.uint8)  # with more than 255 classes it is one of them
+    weight = np.where(ignored, 0.0, opacity)[..., None]
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     blended = np.where(weight > 0, grey * (1 - weight) + table[labels] * weight, image)
     return enlarge(np.rint(blended).astype(np.uint8), enlargement(image, min_side))
 
 
-def draw_legend(classes: Sequence[str], palette: Sequence[Colour], width: int, shown: Sequence[int] | None = None
-                ) -> np.ndarray:
-    """A white strip, `width` pixels wide, with a swatch and name for every class whose index is in `shown`."""
-    shown = range(len(classes)) if shown is None else shown
-    size = max(13, width // 32)
+def draw_legend(classes: Sequence[str], palette: Sequence[Colour], width: int, shown: Sequence[int] | None = None,
+                rows: int | None = None) -> np.ndarray:
+    """A white strip, `width` pixels wide, with a swatch and name for every class whose index is in `shown`.
+
+    Args:
+        classes: names.
+        palette: one colour per class.
+        width: of the strip in pixels.
+        shown: class indices in the order of the legend; default: all.
+        rows: height of the strip in lines, for strips of one size; classes beyond are counted in its last place.
+    """
+    shown = list(range(len(classes)) if shown is None else shown)
+    size = max(13, width // 48)
     font, gap = load_font(size), size // 2
-    x, y, places = gap, gap, []
-    for index in shown:
-        item = size + gap + round(font.getlength(classes[index])) + 2 * gap
-        if x > gap and x + item > width:
-            x, y = gap, y + size + gap
-        places.append((index, x, y))
-        x += item
-    strip = Image.new('RGB', (width, y + size + gap), 'white')
+    places = _legend_places([classes[index] for index in shown], font, width, rows)
+    lines = rows or 1 + max((line for _, line, _ in places), default=0)
+    strip = Image.new('RGB', (width, gap + lines * (size + gap)), 'white')
     pen = ImageDraw.Draw(strip)
-    for index, left, top in places:
-        pen.rectangle((left, top, left + size - 1, top + size - 1), fill=tuple(palette[index]), outline='black')
-        pen.text((left + size + gap, top + size / 2), classes[index], fill='black', font=font, anchor='lm')
+    for place, (left, line, text) in enumerate(places):
+        top = gap + line * (size + gap)
+        if text == classes[shown[place]]:
+            pen.rectangle((left, top, left + size - 1, top + size - 1), fill=tuple(palette[shown[place]]),
+                          outline='black')
+        pen.text((left + size + gap, top + size / 2), text, fill='black', font=font, anchor='lm')
     return np.array(strip)
+
+
+def _legend_places(names: Sequence[str], font: ImageFont.FreeTypeFont, width: int, rows: int | None
+                   ) -> list[tuple[int, int, str]]:
+    """(x, line, text) of every entry from left to right; what has no room in `rows` lines becomes '+ n more'."""
+    gap = font.size // 2
+    x, line, places = gap, 0, []
+    for name in names:
+        item = font.size + 3 * gap + round(font.getlength(name))
+        if x > gap and x + item > width:
+            x, line = gap, line + 1
+        places.append((x, line, name))
+        x += item
+    fitting = [place for place in places if rows is None or place[1] < rows]
+    if len(fitting) < len(places) and fitting:
+        left, line, _ = fitting.pop()
+        fitting.append((left, line, f'+ {len(places) - len(fitting)} more'))
+    return fitting
 
 
 def side_by_side(panels: Sequence[tuple[str, np.ndarray]], legend: np.ndarray | None = None) -> np.ndarray:
@@ -180,25 +205,47 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _paint_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, width: int) -> None:
+    x, y, wide, high = cv2.boundingRect(mask)  # work on the object, not on the whole image
+    mask, region = mask[y:y + high, x:x + wide], picture[y:y + high, x:x + wide]
     inside = mask.astype(bool)
-    picture[inside] = np.rint(0.5 * picture[inside] + 0.5 * np.array(colour)).astype(np.uint8)
-    edge = inside & ~cv2.erode(mask, np.ones((2 * width + 1,) * 2, np.uint8), borderValue=0).astype(bool)
-    picture[edge] = colour
+    region[inside] = np.rint(0.5 * region[inside] + 0.5 * np.array(colour)).astype(np.uint8)
+    if inside.any():
+        edge = inside & ~cv2.erode(mask, np.ones((2 * width + 1,) * 2, np.uint8), borderValue=0).astype(bool)
+        region[edge] = colour
 
 
 def _write_tags(picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Colour]
                 ) -> np.ndarray:
-    """Write each text on its colour at the top left of its box, moved as far as needed to stay in the picture."""
+    """Write each text on its colour at its box: above it, in it or below it, where no other text is yet.
+
+    The last one is placed first, and a text that has no free place is left out: its box has the colour of its class.
+    """
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas)
-    size = max(12, round(min(picture.shape[:2]) / 24))
+    size = max(12, round(min(picture.shape[:2]) / 30))
     font, pad = load_font(size), max(2, size // 6)
-    for (x1, y1, _, _), text, colour in zip(boxes, texts, colours, strict=True):
+    taken = np.zeros((0, 4))
+    for box, text, colour in reversed(list(zip(boxes, texts, colours, strict=True))):
         wide, high = round(font.getlength(text)) + 2 * pad, size + 2 * pad
-        left = int(np.clip(round(x1), 0, max(0, canvas.width - wide)))
-        top = int(np.clip(round(y1) - high, 0, max(0, canvas.height - high)))
+        tag = _free_place(box, wide, high, canvas.size, taken)
+        if tag is None:
+            continue
+        taken = np.vstack([taken, tag])
+        left, top = int(tag[0]), int(tag[1])
         luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]  # ITU-R BT.601
         pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=tuple(colour))
         pen.text((left + pad, top + high / 2), text, fill='black' if luminance > 128 else 'white', font=font,
                  anchor='lm')
     return np.array(canvas)
+
+
+def _free_place(box: np.ndarray, wide: int, high: int, size: tuple[int, int], taken: np.ndarray
+                ) -> np.ndarray | None:
+    """The first place (x1, y1, x2, y2) at a box, moved into the picture, that overlaps none of `taken`."""
+    x1, y1, x2, y2 = np.rint(box)
+    for left, top in ((x1, y1 - high), (x1, y1), (x2 - wide, y1 - high), (x1, y2), (x2 - wide, y2 - high)):
+        left, top = np.clip((left, top), 0, np.maximum(0, np.array(size) - (wide, high)))
+        overlaps = (taken[:, 0] < left + wide) & (left < taken[:, 2]) & (taken[:, 1] < top + high) & (top < taken[:, 3])
+        if not overlaps.any():
+            return np.array([left, top, left + wide, top + high])
+    return None

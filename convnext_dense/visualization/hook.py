@@ -6,7 +6,8 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from .draw import Instances, distinct_colours, draw_instances, draw_legend, draw_segmentation, read_image, side_by_side
+from .draw import distinct_colours, draw_instances, draw_legend, draw_segmentation, read_image, side_by_side
+from .predictions import instances_of
 
 
 @HOOKS.register_module()
@@ -37,8 +38,8 @@ class DrawPredictionsHook(Hook):
     def _draw_instances(self, image, sample, classes, palette) -> np.ndarray:
         panels = []
         if 'gt_instances' in sample:
-            panels.append(('ground truth', draw_instances(image, _instances(sample.gt_instances), classes, palette)))
-        predicted = _instances(sample.pred_instances)
+            panels.append(('ground truth', draw_instances(image, instances_of(sample.gt_instances), classes, palette)))
+        predicted = instances_of(sample.pred_instances)
         panels.append((f'prediction, score from {self.min_score:g}',
                        draw_instances(image, predicted, classes, palette, self.min_score)))
         return side_by_side(panels)
@@ -52,17 +53,6 @@ class DrawPredictionsHook(Hook):
         shown = sorted(present & set(range(len(classes))))
         width = sum(panel.shape[1] for _, panel in panels)
         return side_by_side(panels, draw_legend(classes, palette, width, shown))
-
-
-def _instances(found) -> Instances:
-    """Instances from mmdet's InstanceData, whichever of its containers boxes and masks are in."""
-    def array(values):
-        values = getattr(values, 'tensor', values)  # mmdet's box types
-        values = values.to_ndarray() if hasattr(values, 'to_ndarray') else values  # mmdet's mask types
-        return np.asarray(values.cpu() if hasattr(values, 'cpu') else values)
-    masks = array(found.masks).astype(bool) if 'masks' in found else None
-    return Instances(array(found.labels), array(found.bboxes), masks,
-                     array(found.scores) if 'scores' in found else None)
 
 
 def _path_below(image: str, dataset) -> Path:

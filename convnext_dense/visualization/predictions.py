@@ -28,6 +28,17 @@ def predicted_instances(prediction: Mapping) -> Instances:
     return Instances(np.asarray(found['labels']), np.asarray(found['bboxes']), masks, np.asarray(found['scores']))
 
 
+def instances_of(found) -> Instances:
+    """Instances from mmdet's InstanceData, whichever of its containers boxes and masks are in."""
+    def array(values):
+        values = getattr(values, 'tensor', values)  # mmdet's box types
+        values = values.to_ndarray() if hasattr(values, 'to_ndarray') else values  # mmdet's mask types
+        return np.asarray(values.cpu() if hasattr(values, 'cpu') else values)
+    masks = array(found.masks).astype(bool) if 'masks' in found else None
+    return Instances(array(found.labels), array(found.bboxes), masks,
+                     array(found.scores) if 'scores' in found else None)
+
+
 def predicted_labels(prediction: Mapping) -> np.ndarray:
     """Label map, uint8 (H, W), of one segmentation result."""
     return np.asarray(prediction['pred_sem_seg']['data']).reshape(prediction['ori_shape'][:2]).astype(np.uint8)
@@ -64,6 +75,12 @@ def read_label_map(path, reduce_zero_label: bool) -> np.ndarray:
     if labels is None or labels.ndim != 2:
         raise UserError(f'cannot read {path} as a label map: expected an image with one channel')
     return np.where(labels == 0, IGNORED, labels - 1).astype(np.uint8) if reduce_zero_label else labels
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """A mask (H, W) as COCO run lengths that json can write."""
+    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {'size': [int(side) for side in rle['size']], 'counts': rle['counts'].decode('ascii')}
 
 
 def decode_masks(segmentations, size: tuple[int, int]) -> np.ndarray:

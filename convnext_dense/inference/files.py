@@ -1,0 +1,63 @@
+"""Predicting many files: batches of images and frames, results as they come, broken files reported and skipped."""
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from ..errors import UserError
+from ..visualization.draw import read_image
+from .inputs import Input, frame_count, read_frames
+from .outputs import Output
+from .predictor import Predictor
+from .progress import Progress
+
+
+@dataclass
+class Job:
+    """One image or frame that was read.
+
+    Args:
+        source: the file.
+        frame: index of the frame in its video, None for an image.
+        image: RGB of a frame, or of an image that is drawn on; else None.
+        sample: as `Predictor.load` gives it.
+    """
+    source: Input
+    frame: int | None
+    image: np.ndarray | None
+    sample: dict
+
+
+def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output, batch_size: int = 1
+                  ) -> list[tuple[Input, str]]:
+    """Predict every file and write its results; files that cannot be read are skipped.
+
+    Returns:
+        (file, reason) of what was skipped.
+    """
+    skipped: list[tuple[Input, str]] = []
+    total = sum(max(1, frame_count(source.path)) if source.is_video else 1 for source in inputs)
+    progress = Progress('images', total)
+    jobs_left = _read(predictor, inputs, output.pictures, skipped)
+    while jobs := list(islice(jobs_left, batch_size)):
+        for job, result in zip(jobs, predictor.predict([job.sample for job in jobs]), strict=True):
+            output.add(job.source, job.frame, job.image, result)
+        progress.add(len(jobs))
+    progress.end()
+    return skipped
+
+
+def _read(predictor: Predictor, inputs: Sequence[Input], pictures: bool, skipped: list[tuple[Input, str]]
+          ) -> Iterator[Job]:
+    """Every image and frame that can be read; the others' files go to `skipped`."""
+    for source in inputs:
+        try:
+            if source.is_video:
+                for index, frame in enumerate(read_frames(source.path)):
+                    yield Job(source, index, frame, predictor.load(frame))
+            else:
+                image = read_image(source.path) if pictures else None
+                yield Job(source, None, image, predictor.load(source.path))
+        except UserError as error:
+            skipped.append((source, str(error)))

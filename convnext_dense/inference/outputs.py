@@ -1,0 +1,171 @@
+"""What predicting files leaves behind: pictures, videos, label maps and one json file."""
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from ..visualization.draw import Colour, draw_instances, draw_legend, draw_segmentation
+from ..visualization.page import encode_jpeg, write_text
+from ..visualization.predictions import encode_mask
+from .inputs import Input, frame_rate
+from .predictor import Detections, Segmentation
+
+LEGEND_ROWS = 3  # below a video, whose frames must have one size
+
+
+class Output:
+    """A folder of results; use it as a context manager, so that what was done is written whatever happens.
+
+    - ``predictions.json``: ``images`` (id, file_name, width, height; frame of a video), ``categories`` (id, name,
+      colour) and, for detection, ``annotations`` in COCO's format with score and run-length masks.
+    - ``labels/NAME.png``, for segmentation: indices into the categories, with palette; ``labels/CLIP.mp4/000000.png``
+      for the frames of a video.
+    - ``pictures/NAME.jpg`` and ``pictures/NAME.mp4``.
+
+    Args:
+        folder: is created; files of the same names are replaced.
+        classes: names, indexed by the labels.
+        palette: one RGB colour per class.
+        min_score: detections below it are neither drawn nor written, 0 to 1.
+        pictures: whether to draw.
+    """
+
+    def __init__(self, folder: str | os.PathLike, classes: Sequence[str], palette: Sequence[Colour],
+                 min_score: float = 0.3, pictures: bool = True):
+        self.folder, self.classes, self.palette = Path(folder), classes, palette
+        self.min_score, self.pictures = min_score, pictures
+        self.images: list[dict] = []
+        self.annotations: list[dict] | None = None
+        self.video: Video | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> 'Output':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end_video()
+        # category ids count from 1, as in COCO; a label map's values are the places in this list
+        categories = [dict(id=index + 1, name=name, color=list(colour))
+                      for index, (name, colour) in enumerate(zip(self.classes, self.palette, strict=True))]
+        content = dict(images=self.images, categories=categories)
+        if self.annotations is not None:
+            content['annotations'] = self.annotations
+        write_text(self.folder / 'predictions.json', json.dumps(content))
+
+    def add(self, source: Input, frame: int | None, image: np.ndarray | None, result: Detections | Segmentation
+            ) -> None:
+        """Write the result of an image, or of a video's frame with that index (from 0).
+
+        Args:
+            image: RGB (H, W, 3), to draw on; None writes no picture.
+        """
+        entry = dict(id=len(self.images) + 1, file_name=str(source.path))
+        if frame is not None:
+            entry['frame'] = frame
+        if isinstance(result, Segmentation):
+            height, width = result.labels.shape
+            entry['labels'] = f'labels/{source.name}.png' if frame is None else \
+                f'labels/{source.name}{source.path.suffix}/{frame:06}.png'
+            write_bytes(self.folder / entry['labels'], encode_labels(result.labels, self.palette))
+        else:
+            result = result.above(self.min_score)
+            height, width = result.size
+            self.annotations = self.annotations or []
+            self.annotations += coco_annotations(result, entry['id'], len(self.annotations) + 1)
+        self.images.append({**entry, 'width': width, 'height': height})
+        if self.pictures and image is not None:
+            self._draw(source, frame, image, result)
+
+    def _draw(self, source: Input, frame: int | None, image: np.ndarray, result: Detections | Segmentation) -> None:
+        rows = None if frame is None else LEGEND_ROWS
+        if isinstance(result, Segmentation):
+            picture = draw_segmentation(image, result.labels, self.palette)
+            counts = np.bincount(result.labels.ravel(), minlength=len(self.classes))
+        else:
+            picture = draw_instances(image, result, self.classes, self.palette, min_score=0)
+            counts = np.bincount(result.labels, minlength=len(self.classes))
+        shown = [int(label) for label in np.argsort(-counts, kind='stable') if counts[label]]
+        if shown or rows:
+            legend = draw_legend(self.classes, self.palette, picture.shape[1], shown, rows)
+            picture = np.vstack([picture, legend])
+        if frame is None:
+            write_bytes(self.folder / f'pictures/{source.name}.jpg', encode_jpeg(picture))
+            return
+        if self.video is None or self.video.source != source:
+            self._end_video()
+            self.video = Video(source, self.folder / f'pictures/{source.name}.mp4', picture.shape)
+        self.video.write(picture)
+
+    def _end_video(self) -> None:
+        if self.video is not None:
+            self.video.end()
+            self.video = None
+
+
+class Video:
+    """An MP4 file with the frame rate of its source; it has its name when it is complete.
+
+    Args:
+        source: the video that is drawn on.
+        path: of the file to write.
+        shape: (height, width, 3) of every picture.
+
+    Raises:
+        UserError: OpenCV cannot write videos here.
+    """
+
+    def __init__(self, source: Input, path: Path, shape: tuple[int, int, int]):
+        self.source, self.path = source, path
+        self.part = path.with_name(f'.{path.stem}.part.mp4')  # OpenCV chooses the format by the suffix
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter_fourcc(*'mp4v'), frame_rate(source.path),
+                                      shape[1::-1])
+        if not self.writer.isOpened():
+            raise UserError(f'cannot write the video {path}: OpenCV has no MPEG-4 encoder here, use --no-pictures')
+
+    def write(self, picture: np.ndarray) -> None:
+        self.writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def end(self) -> None:
+        self.writer.release()
+        os.replace(self.part, self.path)
+
+
+def coco_annotations(found: Detections, image_id: int, first_id: int) -> list[dict]:
+    """Detections of one image in COCO's format, best first."""
+    annotations = []
+    for index in reversed(range(len(found.labels))):  # `above` has the best one last
+        x1, y1, x2, y2 = (float(value) for value in found.boxes[index])
+        annotation = dict(id=first_id + len(annotations), image_id=image_id,
+                          category_id=int(found.labels[index]) + 1, iscrowd=0,
+                          score=round(float(found.scores[index]), 5),
+                          bbox=[round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                          area=round((x2 - x1) * (y2 - y1), 2))
+        if found.masks is not None:
+            annotation |= dict(segmentation=encode_mask(found.masks[index]), area=int(found.masks[index].sum()))
+        annotations.append(annotation)
+    return annotations
+
+
+def encode_labels(labels: np.ndarray, palette: Sequence[Colour]) -> bytes:
+    """A label map as PNG: 8 bits with the class colours as palette; 16 bits without one beyond 256 classes."""
+    image = Image.fromarray(labels)
+    if labels.dtype == np.uint8:
+        image.putpalette([value for colour in palette for value in colour])
+    buffer = io.BytesIO()
+    image.save(buffer, 'png')
+    return buffer.getvalue()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.part')
+    part.write_bytes(data)
+    os.replace(part, path)

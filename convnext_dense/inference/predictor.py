@@ -1,0 +1,196 @@
+"""Images in, plain results out: a trained detector or segmentor without data sets, loaders or runners."""
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import nn
+
+from ..checkpoints import load_checkpoint, read_checkpoint
+from ..checkpoints.loading import has_our_backbone
+from ..checkpoints.reading import find_state_dict
+from ..config import datasets_of, load_config
+from ..errors import UserError
+from ..recipes import find_recipe
+from ..visualization.draw import Colour, Instances, distinct_colours
+from ..visualization.predictions import instances_of
+
+Image = str | os.PathLike | np.ndarray
+
+
+@dataclass
+class Detections(Instances):
+    """Objects found in one image: ``labels``, ``boxes``, ``masks`` and ``scores`` as in `Instances`, best first.
+
+    Args:
+        classes: names, indexed by the labels.
+        size: (height, width) of the image.
+    """
+    classes: Sequence[str] = ()
+    size: tuple[int, int] = (0, 0)
+
+    @property
+    def names(self) -> list[str]:
+        """Class name of every object."""
+        return [self.classes[label] for label in self.labels]
+
+
+@dataclass
+class Segmentation:
+    """The class of every pixel of one image.
+
+    Args:
+        labels: (H, W) of the image, indices into `classes`; uint8, or uint16 with more than 255 classes.
+        classes: names, indexed by the labels.
+    """
+    labels: np.ndarray
+    classes: Sequence[str]
+
+
+class Predictor:
+    """A trained model, ready for images.
+
+    Args:
+        config: a config file, one of the package (``det/...``), a loaded Config, or the name of a published row
+            (docs/recipes.md), whose fine-tuned weights are then fetched.
+        checkpoint: trained weights: a file, a URL or a name of the zoo; not needed with a row's name.
+        device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
+        cfg_options: ``key=value`` strings that change the config, as of the tools.
+
+    Attributes:
+        task: 'det' or 'seg'.
+        classes: names, in the order of the labels: those stored in the checkpoint, else those of the config's data set.
+        palette: RGB colour of every class.
+
+    Raises:
+        UserError: no such config, row or GPU, or weights that do not fit the model completely.
+    """
+
+    def __init__(self, config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
+                 device: str = 'auto', cfg_options: list[str] | None = None):
+        if checkpoint is None:
+            recipe = find_recipe(os.fspath(config))
+            config, checkpoint = recipe.config, recipe.name
+        cfg = config.copy() if isinstance(config, Config) else load_config(os.fspath(config), cfg_options)
+        self.task = {'mmdet': 'det', 'mmseg': 'seg'}.get(cfg.get('default_scope'))
+        if self.task is None or not datasets_of(cfg.get('test_dataloader')):
+            raise UserError(f'{cfg.filename} cannot predict: expected default_scope mmdet or mmseg and a '
+                            f'test_dataloader, whose pipeline prepares the images')
+        cfg.model.pop('init_cfg', None)
+        cfg.model.backbone.pop('init_cfg', None)  # the checkpoint brings every weight
+        dataset = datasets_of(cfg.test_dataloader)[0]
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            self.model = MODELS.build(cfg.model)
+            known = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo
+            read_array = dict(type='LoadImageFromNDArray')
+            self.pipelines = {kind: Compose([first, *without_annotations(dataset['pipeline'][1:])])
+                              for kind, first in (('file', dataset['pipeline'][0]), ('array', read_array))}
+        meta = load_weights(self.model, os.fspath(checkpoint)).get('meta') or {}
+        self.model.to(choose_device(device)).eval()
+        meta = {**known, **meta.get('dataset_meta', {})}
+        self.classes = tuple(meta['classes'])
+        palette = meta.get('palette') or distinct_colours(len(self.classes))
+        self.palette: list[Colour] = [tuple(colour) for colour in palette]
+
+    def __call__(self, images: Image | Sequence[Image], batch_size: int = 1):
+        """Predict one image, or a list of them.
+
+        Args:
+            images: a path or an RGB array, uint8 (H, W, 3); a list gives a list of results in its order.
+            batch_size: images that go through the network together, where they have the same size.
+
+        Returns:
+            `Detections` or `Segmentation`, at the size of the image.
+
+        Raises:
+            UserError: an image cannot be read, or an array is something else.
+        """
+        single = isinstance(images, str | os.PathLike | np.ndarray)
+        images = [images] if single else list(images)
+        results = []
+        for start in range(0, len(images), batch_size):
+            results += self.predict([self.load(image) for image in images[start:start + batch_size]])
+        return results[0] if single else results
+
+    def load(self, image: Image) -> dict:
+        """One image after the config's test pipeline, for `predict`; arguments and errors as of a call."""
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise UserError(f'an array of shape {image.shape} and type {image.dtype} is no image to predict: '
+                                'expected RGB, uint8 (H, W, 3)')
+            # MM pipelines hold images as BGR
+            return self.pipelines['array'](dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
+        try:
+            return self.pipelines['file'](dict(img_path=os.fspath(image), img_id=0))
+        except (OSError, AssertionError, AttributeError, ValueError, cv2.error) as error:
+            raise UserError(f'cannot read {os.fspath(image)} as an image: check that the file exists and is '
+                            'complete') from error
+
+    @torch.no_grad()
+    def predict(self, samples: Sequence[dict]) -> list[Detections | Segmentation]:
+        """Results of samples that `load` gave.
+
+        Samples of one shape go through the network together. Different shapes do not: padding to a common one would
+        change the results.
+        """
+        by_shape = defaultdict(list)
+        for index, sample in enumerate(samples):
+            by_shape[sample['inputs'].shape].append(index)
+        results = [None] * len(samples)
+        for indices in by_shape.values():
+            found = self.model.test_step(pseudo_collate([samples[index] for index in indices]))
+            for index, sample in zip(indices, found, strict=True):
+                results[index] = self._result(sample)
+        return results
+
+    def _result(self, sample) -> Detections | Segmentation:
+        if self.task == 'det':
+            found = instances_of(sample.pred_instances)
+            return Detections(found.labels, found.boxes, found.masks, found.scores, self.classes,
+                              tuple(sample.ori_shape[:2]))
+        dtype = np.uint8 if len(self.classes) <= 255 else np.uint16
+        return Segmentation(sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(dtype), self.classes)
+
+
+def load_weights(model: nn.Module, path: str) -> dict:
+    """Fill a model completely from a checkpoint, also one with another backbone than ours; returns the checkpoint.
+
+    Raises:
+        UserError: the file cannot be read, or does not have exactly the model's weights.
+    """
+    if has_our_backbone(model):
+        return load_checkpoint(model, path, complete=True)
+    checkpoint = read_checkpoint(path)
+    try:
+        model.load_state_dict(find_state_dict(checkpoint, path))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise UserError(f'{path} does not fit the model of the config: {" ".join(lines[1:2]).strip()[:300]}') from error
+    return checkpoint
+
+
+def without_annotations(pipeline: Sequence[dict]) -> list[dict]:
+    """A test pipeline without the transforms that load annotations."""
+    return [step for step in pipeline if not step['type'].endswith('Annotations')]
+
+
+def choose_device(device: str) -> torch.device:
+    """The torch device of 'auto' or a name.
+
+    Raises:
+        UserError: a GPU was asked for, and torch sees none.
+    """
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    if device.startswith('cuda') and not torch.cuda.is_available():
+        raise UserError(f"device '{device}' was asked for, but torch sees no GPU: use device='cpu'")
+    return torch.device(device)
+
+
+__all__ = ['Detections', 'Predictor', 'Segmentation', 'without_annotations']

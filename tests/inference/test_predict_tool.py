@@ -1,0 +1,171 @@
+"""tools/predict.py: every kind of input, what it leaves behind, and what happens to files that cannot be read."""
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from convnext_dense.errors import UserError
+from convnext_dense.inference import files
+from convnext_dense.inference.inputs import find_inputs, read_frames
+from convnext_dense.inference.outputs import Output, encode_labels
+from convnext_dense.inference.predictor import Predictor, Segmentation
+
+
+def write_video(path, pictures, suffix_codec='mp4v') -> None:
+    height, width = pictures[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*suffix_codec), 8, (width, height))
+    for picture in pictures:
+        writer.write(picture)
+    writer.release()
+
+
+def results(folder) -> dict:
+    return json.loads((folder / 'predictions.json').read_text())
+
+
+@pytest.fixture
+def clip(images, tmp_path):
+    """A video of five frames, 64x64 pixels."""
+    write_video(tmp_path / 'clip.mp4', [cv2.imread(str(images[0]))] * 5)
+    return tmp_path / 'clip.mp4'
+
+
+def test_detections_are_written_as_coco(call_tool, tiny, checkpoints, images, tmp_path):
+    ended = call_tool('predict', tiny['det'], checkpoints['det'], images[0].parent, '--out', tmp_path / 'out',
+                      '--score-thr', 0, '--batch-size', 3)
+    assert ended.code == 0
+    expected = Predictor(tiny['det'], checkpoints['det'])(images)
+    written = COCO(str(tmp_path / 'out/predictions.json'))
+    assert [category['name'] for category in written.loadCats(written.getCatIds())] == ['circle', 'square', 'triangle']
+    for image_id, (file, found) in enumerate(zip(images, expected, strict=True), 1):
+        entry = written.imgs[image_id]
+        assert (entry['file_name'], (entry['height'], entry['width'])) == (str(file), found.size)
+        annotations = written.imgToAnns[image_id]
+        assert len(annotations) == len(found.labels) == 5
+        scores = [annotation['score'] for annotation in annotations]
+        np.testing.assert_allclose(scores, sorted(found.scores, reverse=True), atol=1e-5)
+        for annotation in annotations:
+            index = np.abs(found.scores - annotation['score']).argmin()
+            x, y, width, height = annotation['bbox']
+            np.testing.assert_allclose((x, y, x + width, y + height), found.boxes[index], atol=0.011)
+            assert annotation['category_id'] == found.labels[index] + 1
+            np.testing.assert_array_equal(coco_mask.decode(annotation['segmentation']), found.masks[index])
+            assert annotation['area'] == found.masks[index].sum()
+    pictures = sorted(path.name for path in (tmp_path / 'out/pictures').iterdir())
+    assert pictures == ['0.jpg', '1.jpg', '2.jpg', '3.jpg']
+
+
+def test_score_threshold_and_no_pictures(call_tool, tiny, checkpoints, images, tmp_path):
+    scores = np.sort(Predictor(tiny['det'], checkpoints['det'])(images[0]).scores)
+    threshold = float(scores[2:4].mean())
+    assert scores[2] < threshold < scores[3]
+    call_tool('predict', tiny['det'], checkpoints['det'], images[0], '--out', tmp_path / 'out', '--no-pictures',
+              '--score-thr', threshold)
+    assert len(results(tmp_path / 'out')['annotations']) == 2
+    assert not (tmp_path / 'out/pictures').exists()
+
+
+def test_label_maps_have_the_palette(call_tool, tiny, checkpoints, images, tmp_path):
+    call_tool('predict', tiny['seg'], checkpoints['seg'], *images, '--out', tmp_path)
+    predictor = Predictor(tiny['seg'], checkpoints['seg'])
+    for entry, found in zip(results(tmp_path)['images'], predictor(images), strict=True):
+        written = Image.open(tmp_path / entry['labels'])
+        np.testing.assert_array_equal(np.array(written), found.labels)
+        np.testing.assert_array_equal(np.array(written.convert('RGB')), np.array(predictor.palette)[found.labels])
+    assert [category['color'] for category in results(tmp_path)['categories']] == [list(c) for c in predictor.palette]
+
+
+def test_more_classes_than_a_byte_has_values():
+    labels = np.array([[0, 299], [255, 256]], np.uint16)
+    written = cv2.imdecode(np.frombuffer(encode_labels(labels, [(0, 0, 0)] * 300), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(written, labels)
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_a_video_gives_a_video_and_results_of_every_frame(task, call_tool, tiny, checkpoints, clip, tmp_path):
+    ended = call_tool('predict', tiny[task], checkpoints[task], clip, '--out', tmp_path / 'out', '--batch-size', 2)
+    assert ended.code == 0
+    images = results(tmp_path / 'out')['images']
+    assert [entry['frame'] for entry in images] == [0, 1, 2, 3, 4]
+    drawn = list(read_frames(tmp_path / 'out/pictures/clip.mp4'))
+    assert len(drawn) == 5 and drawn[0].shape[0] > drawn[0].shape[1] == 512  # enlarged, with room for a legend
+    assert not list(tmp_path.rglob('*.part*'))
+    if task == 'seg':
+        expected = Predictor(tiny['seg'], checkpoints['seg'])(list(read_frames(clip)))
+        for entry, found in zip(images, expected, strict=True):
+            np.testing.assert_array_equal(np.array(Image.open(tmp_path / 'out' / entry['labels'])), found.labels)
+
+
+def test_broken_files_are_skipped_and_reported(call_tool, tiny, checkpoints, images, tmp_path, capsys):
+    folder = tmp_path / 'in'
+    shutil.copytree(images[0].parent, folder)
+    (folder / 'broken.jpg').write_bytes(b'no image')
+    (folder / 'empty.png').touch()
+    (folder / 'film.mp4').write_bytes(b'no video')
+    (folder / 'notes.txt').write_text('not asked for')
+    ended = call_tool('predict', tiny['seg'], checkpoints['seg'], folder, '--out', tmp_path / 'out')
+    assert ended.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    for name in ('broken.jpg', 'empty.png', 'film.mp4'):
+        assert sum(f'skipped {folder / name}: cannot read' in line for line in lines) == 1
+    assert lines[-1] == '3 of 7 files skipped'
+    assert len(results(tmp_path / 'out')['images']) == 4
+
+
+@pytest.mark.parametrize('names, expected', [
+    (['film.mp4'], 'cannot read .*film.mp4 as a video'), (['broken.jpg'], 'cannot read .*broken.jpg as an image'),
+    (['empty'], 'empty has no image and no video'), (['*.bmp'], r'no file matches .*\*.bmp'),
+    (['typo.jpg'], 'typo.jpg does not exist'), ([], 'nothing to predict')])
+def test_nothing_to_predict_is_one_sentence(names, expected, call_tool, tiny, checkpoints, tmp_path, capsys):
+    (tmp_path / 'film.mp4').write_bytes(b'no video')
+    (tmp_path / 'broken.jpg').write_bytes(b'no image')
+    (tmp_path / 'empty').mkdir()
+    ended = call_tool('predict', tiny['seg'], checkpoints['seg'], *(tmp_path / name for name in names),
+                      '--out', tmp_path / 'out')
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ended.code == 2 and line.startswith('error: ')
+    with pytest.raises(UserError, match=expected):
+        raise UserError(line)
+
+
+def test_an_interrupt_leaves_what_was_done(tiny, checkpoints, images, call_tool, tmp_path, monkeypatch, capsys):
+    read, done = files.read_image, []
+
+    def read_two(path):
+        done.append(path)
+        if len(done) > 2:
+            raise KeyboardInterrupt
+        return read(path)
+    monkeypatch.setattr(files, 'read_image', read_two)
+    ended = call_tool('predict', tiny['det'], checkpoints['det'], *images, '--out', tmp_path)
+    assert ended.code == 130
+    assert [entry['file_name'] for entry in results(tmp_path)['images']] == [str(file) for file in images[:2]]
+    assert '2 images or frames predicted' in capsys.readouterr().out
+
+
+def test_files_of_one_name_get_results_of_their_own(images, tmp_path):
+    for folder in ('a', 'b'):
+        (tmp_path / folder / 'deep').mkdir(parents=True)
+        shutil.copy(images[0], tmp_path / folder / 'cat.png')
+        shutil.copy(images[0], tmp_path / folder / 'deep/cat.jpg')
+    found = find_inputs([str(tmp_path / 'a'), str(tmp_path / 'b'), str(tmp_path / 'b/cat.png')])
+    assert [source.name for source in found] == ['cat', 'deep/cat', 'cat_2', 'deep/cat_2']
+    assert len({source.path for source in found}) == 4
+    found = find_inputs([str(tmp_path / '**/cat.png')])
+    assert [source.name for source in found] == ['a/cat', 'b/cat']
+    found = find_inputs([str(tmp_path)], exclude=tmp_path / 'b')
+    assert [source.name for source in found] == ['a/cat', 'a/deep/cat']
+
+
+def test_results_of_two_runs_do_not_mix(tmp_path):
+    source, = find_inputs([__file__])
+    for value in (1, 2):
+        with Output(tmp_path, ('a', 'b', 'c'), [(0, 0, 0)] * 3) as output:
+            output.add(source, None, None, Segmentation(np.full((4, 6), value, np.uint8), ('a', 'b', 'c')))
+    assert (np.array(Image.open(tmp_path / 'labels/test_predict_tool.png')) == 2).all()
+    assert [(entry['id'], entry['width'], entry['height']) for entry in results(tmp_path)['images']] == [(1, 6, 4)]

@@ -1,0 +1,134 @@
+"""The Python API: the results are those of mmdet's and mmseg's own inference on the same weights."""
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import inference_detector, init_detector
+from mmengine.registry import DefaultScope
+from mmseg.apis import inference_model, init_model
+
+import convnext_dense
+from convnext_dense.config import load_config
+from convnext_dense.errors import UserError
+from convnext_dense.inference import predictor as predictor_module
+from convnext_dense.inference.predictor import Predictor
+from convnext_dense.recipes import find_recipe
+
+
+@pytest.fixture(scope='module')
+def detector(tiny, checkpoints) -> Predictor:
+    return Predictor(tiny['det'], checkpoints['det'], device='cpu')
+
+
+@pytest.fixture(scope='module')
+def segmentor(tiny, checkpoints) -> Predictor:
+    return Predictor(str(tiny['seg']), str(checkpoints['seg']), device='cpu')
+
+
+def test_detections_equal_mmdet(detector, tiny, checkpoints, images):
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = init_detector(str(tiny['det']), str(checkpoints['det']), palette='coco', device='cpu')
+        expected = [inference_detector(model, str(image)).pred_instances for image in images]
+    found = detector(images)
+    assert sum(len(result.labels) for result in found) == 20  # the tiny config keeps five an image
+    for ours, theirs, image in zip(found, expected, images, strict=True):
+        np.testing.assert_array_equal(ours.boxes, theirs.bboxes.numpy())
+        np.testing.assert_array_equal(ours.scores, theirs.scores.numpy())
+        np.testing.assert_array_equal(ours.masks, theirs.masks.numpy())
+        assert ours.masks.dtype == bool and ours.masks.any()
+        assert ours.names == [('circle', 'square', 'triangle')[label] for label in theirs.labels]
+        assert ours.size == cv2.imread(str(image)).shape[:2]
+
+
+def test_segmentations_equal_mmseg(segmentor, tiny, checkpoints, images):
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = init_model(str(tiny['seg']), str(checkpoints['seg']), device='cpu')
+        expected = [inference_model(model, str(image)).pred_sem_seg.data[0].numpy() for image in images]
+    found = segmentor(images)
+    assert {label for result in found for label in np.unique(result.labels)} > {0}  # more than one class
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.labels, theirs)
+        assert ours.labels.dtype == np.uint8
+        assert ours.classes == ('background', 'circle', 'square', 'triangle')
+
+
+def test_rgb_arrays_give_what_their_files_give(detector, segmentor, images):
+    array = cv2.cvtColor(cv2.imread(str(images[0])), cv2.COLOR_BGR2RGB)
+    of_file, of_array = detector(images[0]), detector(array)
+    np.testing.assert_array_equal(of_file.boxes, of_array.boxes)
+    np.testing.assert_array_equal(of_file.scores, of_array.scores)
+    np.testing.assert_array_equal(segmentor(str(images[0])).labels, segmentor(array).labels)
+    assert not np.array_equal(of_file.scores, detector(array[..., ::-1]).scores)  # the order of channels counts
+
+
+def test_batches_of_mixed_sizes_keep_order_and_results(detector, segmentor, images):
+    for single, together in zip(detector(images), detector(images, batch_size=4), strict=True):
+        np.testing.assert_allclose(single.boxes, together.boxes, atol=1e-4)
+        np.testing.assert_allclose(single.scores, together.scores, atol=1e-6)
+        np.testing.assert_array_equal(single.labels, together.labels)
+    singles = segmentor(images)
+    assert [result.labels.shape for result in singles] == [(64, 64), (48, 80), (64, 64), (64, 64)]
+    for single, together in zip(singles, segmentor(images, batch_size=3), strict=True):
+        assert (single.labels != together.labels).mean() < 1e-3  # pixels where two classes all but tie
+
+
+def test_classes_of_the_checkpoint_count(tiny, checkpoints, tmp_path, images):
+    content = torch.load(checkpoints['det'], weights_only=True)
+    names = ('ring', 'box', 'tent')
+    torch.save({**content, 'meta': {'dataset_meta': {'classes': names}}}, tmp_path / 'named.pth')
+    predictor = Predictor(tiny['det'], tmp_path / 'named.pth', device='cpu')
+    assert predictor.classes == names and set(predictor(images[0]).names) <= set(names)
+    assert len(predictor.palette) == 3
+
+
+def test_another_backbone_loads_strictly(tiny, tmp_path, images):
+    cfg = load_config(str(tiny['seg']))
+    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=8)
+    cfg.model.decode_head.in_channels = [8, 16, 32, 64]
+    cfg.model.auxiliary_head.in_channels = 32
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = predictor_module.MODELS.build(cfg.model)
+    torch.save(model.state_dict(), tmp_path / 'resnet.pth')
+    assert Predictor(cfg, tmp_path / 'resnet.pth', device='cpu')(images[0]).labels.shape == (64, 64)
+    torch.save({key: value for key, value in model.state_dict().items() if 'layer2' not in key}, tmp_path / 'short.pth')
+    with pytest.raises(UserError, match='short.pth does not fit.*layer2'):
+        Predictor(cfg, tmp_path / 'short.pth', device='cpu')
+
+
+def test_name_of_a_published_row_stands_for_config_and_weights(monkeypatch):
+    asked = []
+    monkeypatch.setattr(predictor_module, 'load_weights', lambda model, path: asked.append(path) or {})
+    monkeypatch.setattr(predictor_module.MODELS, 'build', lambda cfg: torch.nn.Identity())
+    predictor = Predictor('mask-rcnn_convnext-t-in1k', device='cpu')
+    assert asked == [find_recipe('mask-rcnn_convnext-t-in1k').name]
+    assert (predictor.task, len(predictor.classes), predictor.classes[0]) == ('det', 80, 'person')
+    assert predictor.palette[0] == (220, 20, 60)  # as mmdet colours a person
+
+
+@pytest.mark.parametrize('array', [
+    np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 4), np.uint8),
+    np.zeros((0, 8, 3), np.uint8)], ids=['grey', 'float', 'RGBA', 'empty'])
+def test_other_arrays_are_refused(detector, array):
+    with pytest.raises(UserError, match='expected RGB, uint8'):
+        detector(array)
+
+
+def test_mistakes_are_named(detector, tiny, checkpoints, tmp_path):
+    (tmp_path / 'text.jpg').write_text('no image')
+    (tmp_path / 'empty.jpg').touch()
+    for name in ('text.jpg', 'empty.jpg', 'missing.jpg'):
+        with pytest.raises(UserError, match=name):
+            detector(tmp_path / name)
+    with pytest.raises(UserError, match='mask-rcnn_convnext-t-in1k'):
+        Predictor('mask-rcnn_convnext-t')
+    with pytest.raises(UserError, match='does not exist'):
+        Predictor(tiny['det'], tmp_path / 'weights.pth')
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match='no GPU'):
+            Predictor(tiny['det'], checkpoints['det'], device='cuda:1')
+
+
+def test_predictor_is_a_public_name():
+    assert convnext_dense.Predictor is Predictor and 'Predictor' in convnext_dense.__all__
+    with pytest.raises(AttributeError, match="'Predicter'"):
+        convnext_dense.Predicter  # noqa: B018
