@@ -12,7 +12,7 @@ from .checkpoints import load_checkpoint  # noqa: E402
 from .models import ConvNeXt, RoadmapNet  # noqa: E402
 
 if stack.installed('mmengine'):
-    from . import hooks, optim  # noqa: F401  (registration)
+    from . import hooks, optim, training_watch  # noqa: F401  (registration)
 
 __all__ = ['ConvNeXt', 'Predictor', 'RoadmapNet', '__version__', 'load_checkpoint']
 

@@ -78,12 +78,25 @@ class Runner(MMRunner):
 
     @master_only
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
-        """As mmengine's; the file appears under its final name only when it is complete and on disk."""
-        part = f'{filename}.part'
-        super().save_checkpoint(out_dir, part, *args, **kwargs)
-        with open(Path(out_dir) / part, 'rb') as written:
-            os.fsync(written.fileno())
-        os.replace(Path(out_dir) / part, Path(out_dir) / filename)
+        """As mmengine's; the file appears under its final name only when it is complete and on disk.
+
+        Raises:
+            UserError: a weight is not finite; such a model is not worth a file.
+        """
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f'{filename} is not written, because {name} of the model has values that are not '
+                                'finite: continue the checkpoint before with --resume and a lower learning rate or '
+                                'clip_grad')
+        part = Path(out_dir) / f'{filename}.part'
+        try:
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+            with part.open('rb') as written:
+                os.fsync(written.fileno())
+        except OSError:
+            part.unlink(missing_ok=True)  # on a full disk, half a file takes the space that the log needs
+            raise
+        os.replace(part, Path(out_dir) / filename)
 
 
 def latest_good_checkpoint(work_dir: str | Path) -> Path | None:

@@ -7,7 +7,7 @@ import signal
 import pytest
 from tool_runs import iterations, kill, launch, must_run, tool_command, wait_for
 
-from convnext_dense.cli import resume_command, was_interrupted
+from convnext_dense.cli import find_cause, is_interrupt, resume_command
 
 
 def test_interrupted_training_says_how_to_continue(trained, tmp_path):
@@ -51,5 +51,5 @@ def test_interrupt_is_recognised_behind_another_error():
         except:  # noqa: E722  (as mmengine's Config.pretty_text does)
             raise SyntaxError('Failed to format the config file')  # noqa: B904
     except SyntaxError as error:
-        assert was_interrupted(error)
-    assert not was_interrupted(SyntaxError('Failed to format the config file'))
+        assert isinstance(find_cause(error, is_interrupt), KeyboardInterrupt)
+    assert find_cause(SyntaxError('Failed to format the config file'), is_interrupt) is None
