@@ -41,8 +41,8 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     if not args.source.exists():
         raise UserError(f'{args.source} does not exist: expected the folder of the data set to convert')
-    folder = args.source if args.source.is_dir() else args.source.parent
-    check_output(args.out, [folder, *map(Path, args.images + args.masks)], args.overwrite, INFO_FILE)
+    folders = [folder for folder in (args.source, *map(Path, args.images + args.masks)) if folder.is_dir()]
+    check_output(args.out, folders, args.overwrite, INFO_FILE)
     name = args.format or detect_format(args.source)
     options = Options(args.classes, tuple(args.ignore), tuple(args.images), tuple(args.masks), args.unknown,
                       args.class_map, args.id_divisor)

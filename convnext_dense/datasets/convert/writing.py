@@ -63,8 +63,8 @@ class _CocoFile:
         """Append an image and its annotations."""
         image_id = self.image_ids.take(entry.sample.record.get('id'))
         width, height = entry.size
-        self.images.append({**entry.sample.record, 'id': image_id, 'file_name': file_name, 'width': width,
-                            'height': height})
+        self.images.append({'width': width, 'height': height, **entry.sample.record, 'id': image_id,
+                            'file_name': file_name})
         for annotation in entry.sample.load(lambda *_: None):
             separator = ',\n' if len(self.ids) else '\n'
             record = {**annotation, 'id': self.ids.take(annotation.get('id')), 'image_id': image_id}
