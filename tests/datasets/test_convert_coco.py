@@ -1,7 +1,6 @@
 """COCO and YOLO on real data: nothing of an annotation is lost, masks are equal, polygons come back."""
 import json
 
-import cv2
 import numpy as np
 import pytest
 from convert_sources import convert, run_tool
@@ -108,7 +107,7 @@ def test_coco_through_yolo_comes_back(polygons, form, real_data, tmp_path):
         (source / 'classes.txt').write_text('\n'.join(names))
     out = tmp_path / 'out'
     assert 'from yolo' in convert(source, out, '--link', 'symlink').out
-    info, objects, worst, equal = DatasetInfo.read(out), 0, 0.0, 0
+    info, objects, worst, equal, pixels = DatasetInfo.read(out), 0, 0.0, 0, np.zeros(2)
     assert info.classes == names and info.has_masks is polygons
     for described in info.splits.values():
         found = COCO(out / described.ann_file)
@@ -125,9 +124,10 @@ def test_coco_through_yolo_comes_back(polygons, form, real_data, tmp_path):
                     equal += (masks[0] == masks[1]).all()
             objects += len(pairs)
     print(f'YOLO {"polygons" if polygons else "boxes"}: {objects} objects, coordinates off by at most {worst:.1e} '
-          f'pixels, {equal} masks equal and the others but for pixels of the outline')
+          f'pixels, {equal} masks equal; {pixels[0]:.0f} of {pixels[1]:.0f} mask pixels differ')
     assert objects > 900 and not expected and worst <= 640 * 1e-6
-    assert equal > 0.9 * objects or not polygons
+    # a coordinate of .5 that moves by a millionth flips a row of pixels
+    assert not polygons or (equal > 0.9 * objects and pixels[0] < 1e-3 * pixels[1])
 
 
 def test_yolo_lines_that_are_wrong_are_named(tmp_path):
