@@ -119,8 +119,8 @@ def test_coco_through_yolo_comes_back(polygons, form, real_data, tmp_path):
                 worst = max(worst, np.abs(np.subtract(key(before), key(after))).max())
                 if polygons:
                     masks = [found.annToMask({**a, 'image_id': image['id']}) for a in (before, after)]
-                    outline = cv2.morphologyEx(masks[0], cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-                    assert not ((masks[0] != masks[1]) & (outline == 0)).any() and after['area'] == masks[1].sum()
+                    pixels += [(masks[0] != masks[1]).sum(), masks[1].sum()]
+                    assert after['area'] == masks[1].sum()
                     equal += (masks[0] == masks[1]).all()
             objects += len(pairs)
     print(f'YOLO {"polygons" if polygons else "boxes"}: {objects} objects, coordinates off by at most {worst:.1e} '
