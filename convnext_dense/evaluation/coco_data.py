@@ -11,6 +11,7 @@ from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from .text import few
 
 REQUIRED = {'images': ('id', 'height', 'width'), 'categories': ('id', 'name'),
             'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}
@@ -131,13 +132,6 @@ def write_detections(detections: dict[str, list[dict]], prefix: str) -> dict[str
             json.dump(entries, out, default=_bytes_as_text)
         os.replace(part, files[kind])
     return files
-
-
-def few(values, shown: int = 5) -> str:
-    """The first values, for a sentence: ``1, 2, 3, ... (10 in all)``."""
-    values = sorted(values, key=str) if isinstance(values, (set, frozenset)) else list(values)
-    text = ', '.join(map(str, values[:shown]))
-    return (text + (f', ... ({len(values)} in all)' if len(values) > shown else '')) or 'none'
 
 
 def _check(ann_file: str, content, annotated: bool) -> None:
