@@ -35,8 +35,9 @@ p { margin: .3rem 0 .8rem; max-width: 48rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
 td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 .bars { margin: 1rem 0; columns: 24rem; column-gap: 2.5rem; }
 .bar { display: grid; grid-template-columns: 10rem 1fr; gap: .5rem; align-items: center; padding: .1rem 0;
   break-inside: avoid; font-size: .9rem; }
@@ -53,8 +54,10 @@ pre { overflow-x: auto; background: var(--card); padding: .8rem; border-radius: 
 .legend i { display: inline-block; width: 1em; height: 1em; margin-right: .4em; border-radius: .2em;
   vertical-align: -.12em; }
 .pictures { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+.wide { grid-template-columns: minmax(0, 1fr); }
 .panels { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 12.5rem), 1fr)); }
-figure { margin: 0; min-width: 0; }
+figure { margin: 0; min-width: 0; max-width: 52rem; }
+.wide figure { max-width: none; }
 figcaption { font-size: .9rem; overflow-wrap: anywhere; }
 img { display: block; width: 100%; height: auto; border-radius: .3rem; background: #fff; }
 """
@@ -210,11 +213,13 @@ class Legend:
 
 @dataclass
 class Pictures:
-    """Pictures in as many columns as the screen has room for."""
+    """Pictures in as many columns as the screen has room for, or, `wide`, in one."""
     pictures: Sequence[Picture | Panels]
+    wide: bool = False
 
     def html(self) -> str:
-        return f'<div class="pictures">{"".join(picture.html() for picture in self.pictures)}</div>'
+        kind = 'pictures wide' if self.wide else 'pictures'
+        return f'<div class="{kind}">{"".join(picture.html() for picture in self.pictures)}</div>'
 
 
 @dataclass

@@ -1,0 +1,100 @@
+"""How well each image was predicted, and which images are worth a look."""
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .confusion import MIN_IOU, MIN_SCORE, Agreement
+from .scenes import Scene, match
+
+
+@dataclass
+class ImageScore:
+    """One image's result.
+
+    Args:
+        index: place among the predictions.
+        quality: 0 to 1, F1 of detections or mIoU of labels.
+        weight: orders images of one quality, the larger first: the number of objects or of classes.
+        summary: the result in words.
+        surprises: kind of surprise -> (its size, the result in words); only what occurs.
+    """
+    index: int
+    quality: float
+    weight: float
+    summary: str
+    surprises: dict[str, tuple[float, str]] = field(default_factory=dict)
+
+
+FALSE_POSITIVE, LARGE_MISS = 'most confident false positives', 'largest missed objects'
+CONFUSED_AREA = 'largest confused areas'
+
+
+def detection_score(index: int, scene: Scene, names: Sequence[str]) -> ImageScore | None:
+    """F1 of the detections with a score from 0.3, right at IoU 0.5 with their own class; None where nothing is.
+
+    Detections in a crowd region of their class do not count.
+    """
+    kept = scene.scores >= MIN_SCORE
+    objects = match((scene.iou * scene.same_class())[kept], MIN_IOU)
+    found = np.isin(np.arange(len(scene.truth_labels)), objects)
+    false = np.flatnonzero(kept)[(objects < 0) & ~scene.in_crowd(MIN_IOU)[kept]]
+    hits, misses = int(found.sum()), int((~found).sum())
+    if hits + misses + len(false) == 0:
+        return None
+    f1 = 2 * hits / (2 * hits + misses + len(false))
+    surprises = {}
+    if len(false):
+        score, name = scene.scores[false[0]], names[scene.labels[false[0]]]  # the most certain comes first
+        surprises[FALSE_POSITIVE] = float(score), f'{name} with score {score:.2f}'
+    if misses:
+        largest = np.flatnonzero(~found)[scene.truth_areas[~found].argmax()]
+        area, name = scene.truth_areas[largest], names[scene.truth_labels[largest]]
+        surprises[LARGE_MISS] = float(area), f'{name}, {100 * area:.0f} % of the image'
+    return ImageScore(index, f1, hits + misses, f'F1 {f1:.2f}: {hits} found, {misses} missed, {len(false)} false',
+                      surprises)
+
+
+def label_score(index: int, matrix: np.ndarray, names: Sequence[str]) -> ImageScore | None:
+    """mIoU over the classes that the image has or was given; None where every pixel is ignored.
+
+    Args:
+        index: place among the predictions.
+        matrix: the image's label confusion, (K, K).
+        names: of the classes.
+    """
+    quality = Agreement.mean(Agreement.of(matrix).iou)
+    if quality is None:
+        return None
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=int))
+    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+    share = wrong[true, predicted] / matrix.sum()
+    surprises = {}
+    if share:
+        surprises[CONFUSED_AREA] = float(share), f'{names[true]} taken for {names[predicted]}, {100 * share:.0f} %'
+    right = np.trace(matrix) / matrix.sum()
+    return ImageScore(index, quality, int((matrix.sum(axis=1) > 0).sum()),
+                      f'mIoU {100 * quality:.1f}, {100 * right:.0f} % of the pixels right', surprises)
+
+
+def choose(scores: Sequence[ImageScore], count: int) -> dict[str, list[tuple[ImageScore, str]]]:
+    """The best, the worst and the most surprising images: group -> (score, what to say); `count` of each at most.
+
+    No image is both among the best and the worst, so small data sets show fewer.
+    """
+    best = sorted(scores, key=lambda s: (-s.quality, -s.weight))[:count]
+    worst = [s for s in sorted(scores, key=lambda s: (s.quality, -s.weight)) if s not in best][:count]
+    groups = {'best': [(s, s.summary) for s in best], 'worst': [(s, s.summary) for s in worst]}
+    for kind in (FALSE_POSITIVE, LARGE_MISS, CONFUSED_AREA):
+        with_it = sorted((s for s in scores if kind in s.surprises), key=lambda s: -s.surprises[kind][0])[:count]
+        groups[kind] = [(s, s.surprises[kind][1]) for s in with_it]
+    return {group: chosen for group, chosen in groups.items() if chosen}
+
+
+def most_different(first: Sequence[ImageScore], second: Sequence[ImageScore], count: int
+                   ) -> list[tuple[ImageScore, ImageScore]]:
+    """Images that two runs predicted with the most different quality, the largest difference first."""
+    others = {score.index: score for score in second}
+    pairs = [(score, others[score.index]) for score in first if score.index in others]
+    pairs = [pair for pair in pairs if pair[0].quality != pair[1].quality]
+    return sorted(pairs, key=lambda pair: (-abs(pair[1].quality - pair[0].quality), -pair[0].weight))[:count]

@@ -1,0 +1,104 @@
+"""Everything a report says about a segmentor's predictions."""
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.registry import TRANSFORMS
+
+from ..errors import UserError
+from ..visualization.draw import distinct_colours, draw_segmentation, read_image
+from .confusion import Agreement, label_confusion
+from .det_results import check_same_images
+from .image_scores import ImageScore, label_score
+
+
+class SegmentationResults:
+    """A segmentor's predictions beside the label maps of its test set.
+
+    Args:
+        dataset: mmseg's.
+        predictions: of all its images, in its order.
+        pipeline: the configs of the test pipeline's transforms, whose LoadAnnotations reads the label maps.
+
+    Attributes:
+        names: class names.
+        confusion: pixels, (K, K).
+        scores: of the images, those without any labelled pixel left out.
+
+    Raises:
+        UserError: predictions and data set do not belong together, or there are no label maps.
+    """
+
+    def __init__(self, dataset, predictions: Sequence[Mapping], pipeline: Sequence[Mapping]):
+        check_same_images(dataset, predictions)
+        self.dataset, self.predictions = dataset, predictions
+        self.names = list(dataset.metainfo['classes'])
+        self.palette = [tuple(c) for c in dataset.metainfo.get('palette') or distinct_colours(len(self.names))]
+        self.load = TRANSFORMS.build(_label_loader(pipeline))
+        self.confusion = np.zeros((len(self.names),) * 2, np.int64)
+        scores = []
+        for index in range(len(predictions)):
+            matrix = self._confusion(index)
+            self.confusion += matrix
+            scores.append(label_score(index, matrix, self.names))
+        self.scores: list[ImageScore] = [score for score in scores if score is not None]
+
+    def metrics(self) -> list[tuple[str, float | None]]:
+        """(name, per cent)."""
+        found = Agreement.of(self.confusion)
+        values = {'mIoU': Agreement.mean(found.iou), 'mAcc': Agreement.mean(found.accuracy),
+                  'aAcc': Agreement.mean(np.array([found.all_accuracy]))}
+        return [(name, None if value is None else 100 * value) for name, value in values.items()]
+
+    def class_values(self) -> dict[str, list[float | None]]:
+        """IoU and accuracy (recall) of each class, per cent."""
+        found = Agreement.of(self.confusion)
+        return {name: [None if np.isnan(value) else float(100 * value) for value in values]
+                for name, values in (('IoU', found.iou), ('accuracy', found.accuracy))}
+
+    def class_counts(self) -> list[int]:
+        """Annotated pixels of each class."""
+        return self.confusion.sum(axis=1).tolist()
+
+    def panels(self, index: int, title: str = 'prediction') -> list[tuple[str, np.ndarray]]:
+        """Ground truth and prediction of an image, drawn."""
+        image = read_image(self.dataset.get_data_info(index)['img_path'])
+        maps = ('ground truth', self._truth(index)), (title, self._predicted(index))
+        return [(name, draw_segmentation(image, labels.astype(np.uint8), self.palette)) for name, labels in maps]
+
+    def legend(self, indices: Sequence[int]) -> list[tuple[str, tuple]]:
+        """(name, colour) of the classes that some images have or were given."""
+        shown = set()
+        for index in indices:
+            shown.update(*(np.unique(labels).tolist() for labels in (self._truth(index), self._predicted(index))))
+        return [(self.names[label], self.palette[label]) for label in sorted(shown) if label < len(self.names)]
+
+    def image_name(self, index: int) -> str:
+        return Path(self.dataset.get_data_info(index)['img_path']).name
+
+    def _confusion(self, index: int) -> np.ndarray:
+        truth, predicted = self._truth(index), self._predicted(index)
+        count, ignore, file = len(self.names), self.dataset.ignore_index, self.dataset.get_data_info(index)
+        if truth.shape != predicted.shape:
+            raise UserError(f'{file["seg_map_path"]} has {truth.shape} rows and columns, its prediction '
+                            f'{predicted.shape}: the labels do not fit the image; mend them and evaluate again')
+        beyond = truth[(truth >= count) & (truth != ignore)]
+        if beyond.size:
+            raise UserError(f'{file["seg_map_path"]} has the label {beyond.max()}, but there are {count} classes: '
+                            f'expected 0 to {count - 1} and {ignore}; mend the label map')
+        return label_confusion(truth, predicted, count, ignore)
+
+    def _truth(self, index: int) -> np.ndarray:
+        return self.load(self.dataset.get_data_info(index))['gt_seg_map']
+
+    def _predicted(self, index: int) -> np.ndarray:
+        prediction = self.predictions[index]
+        return np.asarray(prediction['pred_sem_seg']['data']).reshape(prediction['ori_shape'][:2])
+
+
+def _label_loader(pipeline: Sequence[Mapping]) -> Mapping:
+    for transform in pipeline:
+        if 'LoadAnnotations' in str(transform['type']):
+            return transform
+    raise UserError('the test pipeline has no LoadAnnotations, so that there is nothing to compare predictions with: '
+                    'add it, as configs/seg/_base_/ade20k_512x512.py has it')

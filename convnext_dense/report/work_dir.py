@@ -1,0 +1,130 @@
+"""What a work dir holds: the config as it ran, the log, checkpoints and predictions."""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+from ..config import LOADERS, load_config
+from ..data_files import leaves
+from ..errors import UserError
+from ..preflight import check_config
+from ..recipes import Recipe, load_recipes
+from ..visualization.curves import Curve, read_scalars
+
+TASKS = {'mmdet': 'det', 'mmseg': 'seg'}
+REPORT_DIR = 'report'  # folder in the work dir for an evaluation made for the report
+PREDICTIONS = 'predictions.pkl'
+
+
+@dataclass
+class WorkDir:
+    """A work dir as it was found.
+
+    Args:
+        path: the folder.
+        cfg: the newest config that mmengine wrote there.
+        config_text: the config of the training, if it can be told from an evaluation's, else the newest.
+        task: 'det' or 'seg'.
+        checkpoint: whose predictions the report shows, or None where there is no checkpoint.
+        curves: everything logged while training; empty without a log.
+        recipe: the entry of that config in a metafile, or None.
+    """
+    path: Path
+    cfg: Config
+    config_text: str
+    task: str
+    checkpoint: Path | None
+    curves: dict[str, Curve]
+    recipe: Recipe | None
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def predictions(self) -> Path | None:
+        """The newest predictions that are not older than the checkpoint, or None."""
+        files = [file for file in (self.path / PREDICTIONS, self.path / REPORT_DIR / PREDICTIONS) if file.is_file()
+                 and (self.checkpoint is None or file.stat().st_mtime >= self.checkpoint.stat().st_mtime)]
+        return max(files, key=lambda file: file.stat().st_mtime, default=None)
+
+    def images_per_second(self, evaluated_in: Path) -> float | None:
+        """Speed of the newest evaluation logged in a folder (batch size over mean time of a batch), if there is one."""
+        for file in sorted(evaluated_in.glob('*/*.json'), reverse=True):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            if rows and rows[-1].get('time') and 'step' not in rows[-1]:  # a test; validation while training has a step
+                return self.cfg.test_dataloader.batch_size / rows[-1]['time']
+        return None
+
+    def test_set(self):
+        """The data set that the predictions are of.
+
+        Raises:
+            UserError: its files are not there, or it is made of several.
+        """
+        check_config(self.cfg, LOADERS[2:])
+        init_default_scope(self.cfg.default_scope)
+        datasets = list(leaves(DATASETS.build(self.cfg.test_dataloader.dataset)))
+        if len(datasets) != 1:
+            raise UserError(f'{self.path}: the test set is made of {len(datasets)} data sets, and a report is about '
+                            'one: evaluate each with a config of its own')
+        datasets[0].full_init()
+        return datasets[0]
+
+
+def open_work_dir(path, checkpoint: str | None = None, data_root: str | None = None) -> WorkDir:
+    """Find out what a work dir holds.
+
+    Args:
+        path: the folder that `tools/train.py` or `tools/test.py` wrote.
+        checkpoint: a file; default: the newest `best_*.pth`, else the last one.
+        data_root: folder of the data, where the config's is not right (any more).
+
+    Raises:
+        UserError: no such folder, no config in it, a config for another task, no such checkpoint.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f'{path}: no such folder; expected a work dir of tools/train.py or tools/test.py')
+    configs = sorted(path.glob('*.py'), key=lambda file: file.stat().st_mtime)
+    if not configs:
+        raise UserError(f'{path} holds no config (*.py): expected a work dir of tools/train.py or tools/test.py')
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise UserError(f'--checkpoint {checkpoint}: no such file')
+    cfg = load_config(str(configs[-1]), data_root=data_root, work_dir=str(path))
+    task = TASKS.get(cfg.get('default_scope'))
+    if task is None or 'test_dataloader' not in cfg:
+        raise UserError(f'{configs[-1]} is no config of a detector or segmentor with a test set: expected '
+                        f'default_scope mmdet or mmseg and a test_dataloader, found {cfg.get("default_scope")}')
+    weights = Path(checkpoint) if checkpoint else _newest_checkpoint(path)
+    return WorkDir(path, cfg, _training_config(path) or configs[-1].read_text(), task, weights, _curves(path),
+                   _recipe(configs[-1].stem))
+
+
+def _newest_checkpoint(path: Path) -> Path | None:
+    for pattern in ('best_*.pth', '*.pth'):
+        files = list(path.glob(pattern))
+        if files:
+            return max(files, key=lambda file: file.stat().st_mtime)
+    return None
+
+
+def _training_config(path: Path) -> str | None:
+    """Text of the newest config that trains; `tools/test.py` writes one without, under the same name."""
+    for file in sorted(path.glob('*/vis_data/config.py'), reverse=True):
+        text = file.read_text()
+        if '\ntrain_dataloader = ' in text:
+            return text
+    return None
+
+
+def _curves(path: Path) -> dict[str, Curve]:
+    try:
+        return read_scalars(path)
+    except UserError:  # a work dir of tools/test.py alone
+        return {}
+
+
+def _recipe(name: str) -> Recipe | None:
+    return next((recipe for recipe in load_recipes() if Path(recipe.config).stem == name and recipe.metrics), None)
