@@ -57,8 +57,8 @@ def random_case(seed: int, images: int = 6, objects: int = 5, found: int = 12, c
 
 
 def random_box(rng) -> tuple[int, int, int, int]:
-    x, y = int(rng.integers(WIDTH - 4)), int(rng.integers(HEIGHT - 4))
-    return x, y, int(rng.integers(1, WIDTH - x)), int(rng.integers(1, HEIGHT - y))
+    w, h = int(rng.integers(1, WIDTH)), int(rng.integers(1, HEIGHT))
+    return int(rng.integers(WIDTH - w)), int(rng.integers(HEIGHT - h)), w, h
 
 
 def jittered(rng, box) -> tuple[int, int, int, int]:
