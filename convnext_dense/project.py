@@ -1,0 +1,183 @@
+"""From a converted data set to a small, readable config for it: what tools/new_project.py writes."""
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from PIL import Image
+
+from .datasets.layout import DatasetInfo
+from .errors import UserError
+from .models.convnext import ARCHITECTURES
+from .recipes import find_recipe, load_recipes
+
+# architecture -> the config to inherit, by task: the published row, or, for atto, ours with ImageNet weights
+BASES = {
+    'det': {'atto': 'mask-rcnn_convnextv2-atto-in1k_fpn_8xb2-amp-ms-crop-3x_coco',
+            'tiny': 'mask-rcnn_convnext-t-in1k', 'small': 'cascade-mask-rcnn_convnext-s-in1k',
+            'base': 'cascade-mask-rcnn_convnext-b-in22k', 'large': 'cascade-mask-rcnn_convnext-l-in22k',
+            'xlarge': 'cascade-mask-rcnn_convnext-xl-in22k'},
+    'seg': {'atto': 'upernet_convnextv2-atto-in1k_8xb2-amp-160k_ade20k-512x512',
+            'tiny': 'upernet_convnext-t-in1k_ade20k-512x512', 'small': 'upernet_convnext-s-in1k_ade20k-512x512',
+            'base': 'upernet_convnext-b-in22k_ade20k-640x640', 'large': 'upernet_convnext-l-in22k_ade20k-640x640',
+            'xlarge': 'upernet_convnext-xl-in22k_ade20k-640x640'},
+}
+STARTS = ('published', 'imagenet', 'random')
+SAMPLED = 500  # images whose sizes are looked at
+SHORT_SIDE = {'cuda': {'det': 800, 'seg': 512}, 'cpu': {'det': 256, 'seg': 256}}  # pixels, at most
+OBJECT_SIDE = 48  # pixels: images are enlarged until the median object has this side
+ASPECT = 1333 / 800  # longest side over the short one of a detector's input, as published
+# Bytes of training memory per input pixel, float32, over the channels of the first stage; tools/new_project.py's only
+# guess. See docs/your-own-data.md for how it was measured.
+BYTES_PER_PIXEL_AND_CHANNEL = {'det': 110, 'seg': 75}
+# images to see in training: what Penn-Fudan and CamVid needed, and at most and at least so many epochs
+IMAGES_SEEN = {'det': 4900, 'seg': 6400}
+EPOCHS = (12, 100)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the written config says beyond its base.
+
+    Args:
+        task: 'det' or 'seg'.
+        info: the data set.
+        data_root: its folder, absolute.
+        arch: a name of `ARCHITECTURES`.
+        start: one of `STARTS`, or a checkpoint file.
+        short: short side of the input in pixels; for segmentation, the side of the square crops, too.
+        batch: images a step on one device.
+        epochs: passes over the training images.
+        workers: data loader processes.
+    """
+    task: str
+    info: DatasetInfo
+    data_root: Path
+    arch: str
+    start: str
+    short: int
+    batch: int
+    epochs: int
+    workers: int
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return math.ceil(self.info.splits['train'].images / self.batch)
+
+    @property
+    def iterations(self) -> int:
+        return self.epochs * self.steps_an_epoch
+
+
+def plan(data: str, task: str | None = None, arch: str | None = None, start: str | None = None,
+         short: int | None = None, batch: int | None = None, epochs: int | None = None,
+         device: str | None = None) -> Plan:
+    """Choose what is not given, from the data and the machine.
+
+    Args:
+        data: folder that tools/convert_dataset.py wrote.
+        device: 'cuda' or 'cpu' to train on; default: what there is.
+
+    Raises:
+        UserError: no converted data set, another task than asked for, no training images, or an architecture or
+            start that does not exist for it.
+    """
+    info = DatasetInfo.read(data)
+    root = Path(data).resolve()
+    if task not in (None, info.task):
+        raise UserError(f'--task {task}: {root / "dataset.json"} is a data set for {info.task}; leave --task out, or '
+                        'convert the data again for the other task')
+    if not info.splits['train'].images:
+        raise UserError(f'{root / "dataset.json"} has no training images: convert the data again with another --split')
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    arch = arch or ('tiny' if device == 'cuda' else 'atto')
+    if arch not in BASES[info.task]:
+        raise UserError(f'--arch {arch}: expected one of {", ".join(BASES[info.task])}')
+    start = start or ('imagenet' if arch == 'atto' else 'published')
+    if start == 'published' and arch == 'atto':
+        raise UserError('--start published: no detector or segmentor with atto is published; use --arch tiny, or '
+                        '--start imagenet')
+    if start not in STARTS:
+        if not Path(start).is_file():
+            raise UserError(f'--start {start}: expected {", ".join(STARTS)} or a checkpoint file; there is no such '
+                            'file')
+        start = str(Path(start).resolve())
+    short = short or input_side(info, root, device)
+    count = info.splits['train'].images
+    return Plan(info.task, info, root, arch, start, short,
+                batch or batch_size(info.task, arch, short, count, free_memory(device)),
+                epochs or min(max(round(IMAGES_SEEN[info.task] / count), EPOCHS[0]), EPOCHS[1]),
+                min(4, (os.cpu_count() or 1) - 1))
+
+
+def input_side(info: DatasetInfo, root: Path, device: str) -> int:
+    """Short side of the input in pixels, a multiple of 32: the images' own, more for small objects, within limits."""
+    split = info.splits['train']
+    files = sorted(path for path in (root / split.img_prefix).iterdir() if path.is_file())
+    sizes = []
+    for path in files[::max(1, len(files) // SAMPLED)]:
+        try:
+            with Image.open(path) as image:
+                sizes.append(image.size)
+        except OSError:
+            continue  # tools/check_dataset.py names it
+    if not sizes:
+        raise UserError(f'{root / split.img_prefix} has no image that can be read: run tools/check_dataset.py {root}')
+    side = median(min(size) for size in sizes)
+    if info.task == 'det':
+        side *= max(1.0, OBJECT_SIDE / max(median_object_side(root / split.ann_file), 1.0))
+    return max(64, min(round(side / 32) * 32, SHORT_SIDE[device][info.task]))
+
+
+def median_object_side(ann_file: Path) -> float:
+    """Median of sqrt(width x height) of the boxes of a COCO json, in pixels; infinite without boxes."""
+    sides = [math.sqrt(max(a['bbox'][2], 0) * max(a['bbox'][3], 0))
+             for a in json.loads(ann_file.read_text())['annotations'] if a.get('bbox')]
+    return median(sides) if sides else math.inf
+
+
+def free_memory(device: str) -> int:
+    """Bytes there, as far as this machine knows: free ones of its GPU, else all of its main memory."""
+    if device == 'cuda' and torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
+def batch_size(task: str, arch: str, short: int, images: int, memory: int) -> int:
+    """The largest power of two, 1 to 16 (the published batch), that fits in 60 % of ``memory`` bytes.
+
+    At most 4 (det) or 8 (seg) for fewer than 1000 images, so that an epoch keeps enough steps.
+    """
+    pixels = short * short * (ASPECT if task == 'det' else 1)
+    per_image = pixels * BYTES_PER_PIXEL_AND_CHANNEL[task] * ARCHITECTURES[arch][1][0]
+    most = min(0.6 * memory / per_image, 16 if images >= 1000 else {'det': 4, 'seg': 8}[task])
+    return 2 ** int(math.log2(max(1.0, most)))
+
+
+def write_project(folder: str, chosen: Plan) -> Path:
+    """Write ``folder``/config.py and return its path.
+
+    Raises:
+        UserError: there is one already.
+    """
+    file = Path(folder, 'config.py')
+    if file.exists():
+        raise UserError(f'{file} exists already: name another folder, or remove it')
+    from .project_config import render
+    text = render(chosen, Path(folder).resolve() / 'run')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix('.py.part')
+    part.write_text(text)
+    os.replace(part, file)
+    return file
+
+
+def base_config(task: str, arch: str) -> str:
+    """Path of the config to inherit, below the package's configs/."""
+    name = BASES[task][arch]
+    if any(recipe.name == name for recipe in load_recipes() if recipe.published):
+        return find_recipe(name).config.removeprefix('configs/')
+    return f'{task}/{name}.py'
