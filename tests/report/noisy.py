@@ -1,7 +1,9 @@
 """Predictions made from annotations by damage of every kind, in the form that `tools/test.py --out` writes."""
 from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
 
 
@@ -47,3 +49,17 @@ def _detections_of(truth, image, images_dir, categories, random, masks) -> dict:
         found['masks'] = rles
     return {'img_id': image['id'], 'img_path': str(images_dir / image['file_name']), 'ori_shape': (height, width),
             'pred_instances': found}
+
+
+def noisy_label_maps(data_root, seed: int = 0) -> list[dict]:
+    """Label maps of the validation images in an ADE20K layout, with a band of every image taken for other classes."""
+    random = np.random.default_rng(seed)
+    predictions = []
+    for image in sorted((data_root / 'images/validation').glob('*.jpg')):
+        labels = cv2.imread(str(data_root / f'annotations/validation/{image.stem}.png'), cv2.IMREAD_UNCHANGED)
+        labels = np.maximum(labels.astype(int) - 1, 0)
+        rows = slice(*sorted(random.integers(0, len(labels), 2)))
+        labels[rows] = (labels[rows] + random.integers(1, 4)) % 4
+        predictions.append({'img_path': str(image), 'ori_shape': labels.shape,
+                            'pred_sem_seg': {'data': torch.tensor(labels)[None]}})
+    return predictions

@@ -1,0 +1,50 @@
+"""Work dirs as the tools leave them, without training: a config, a log, and predictions made by damaging the truth."""
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from noisy import noisy_detections, noisy_label_maps  # noqa: E402
+from pycocotools.coco import COCO  # noqa: E402
+
+from convnext_dense.config import load_config  # noqa: E402
+from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
+
+CONFIGS = {task: Path(__file__).parents[1] / f'tools/tiny_{task}.py' for task in ('det', 'seg')}
+VALIDATED = {'det': {'coco/bbox_mAP': 0.25, 'coco/segm_mAP': 0.125}, 'seg': {'mIoU': 40.0}}
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory) -> Path:
+    """Two training and ten validation images of 64 pixels, as coco/ and ade/."""
+    folder = tmp_path_factory.mktemp('report_data') / 'shapes'
+    generate_shapes(folder, ShapesParams(seed=0, train=2, val=10, size=64))
+    return folder
+
+
+@pytest.fixture(scope='session')
+def truth(shapes) -> COCO:
+    return COCO(str(shapes / 'coco/annotations/instances_val2017.json'))
+
+
+@pytest.fixture
+def make_run(shapes, truth, tmp_path):
+    """make_run(name, task, seed=0, config=None) -> a work dir; `config` is the name of its config file."""
+    def make(name: str, task: str, seed: int = 0, config: str | None = None) -> Path:
+        folder = tmp_path / name
+        (folder / '20260101_000000/vis_data').mkdir(parents=True)
+        data_root = shapes / {'det': 'coco', 'seg': 'ade'}[task]
+        cfg = load_config(str(CONFIGS[task]), data_root=str(data_root), work_dir=str(folder))
+        cfg.dump(folder / f'{config or CONFIGS[task].stem}.py')
+        predictions = noisy_detections(truth, data_root / 'val2017', seed) if task == 'det' \
+            else noisy_label_maps(data_root, seed)
+        (folder / 'predictions.pkl').write_bytes(pickle.dumps(predictions))
+        rows = [{'lr': 0.1, 'loss': 3.0 / step, 'loss_cls': 1.0 / step, 'iter': step, 'step': step} for step in (1, 2)]
+        rows.append({**VALIDATED[task], 'step': 2})
+        (folder / '20260101_000000/vis_data/scalars.json').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        return folder
+    return make

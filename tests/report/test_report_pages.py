@@ -1,0 +1,197 @@
+"""Pages made from work dirs: the figures on them, what is left out, and mistakes in one sentence."""
+import importlib.util
+import json
+import os
+import pickle
+import re
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from pycocotools.cocoeval import COCOeval
+
+from convnext_dense.config import load_config
+from convnext_dense.errors import UserError
+from convnext_dense.report import write_report
+
+
+def text_of(page) -> str:
+    """The page's text without pictures, cells separated by |."""
+    html = re.sub(r'<style>.*?</style>|data:[^"]*', '', page.read_text(), flags=re.S)
+    return re.sub(r'\|+', '|', re.sub(r'<[^>]+>', '|', html))
+
+
+def rewrite_predictions(folder, change) -> None:
+    """Apply `change` to each prediction of a work dir."""
+    predictions = pickle.loads((folder / 'predictions.pkl').read_bytes())
+    for prediction in predictions:
+        change(prediction)
+    (folder / 'predictions.pkl').write_bytes(pickle.dumps(predictions))
+
+
+def test_detection_page_has_the_figures_of_pycocotools(make_run, truth):
+    folder = make_run('one', 'det')
+    text = text_of(write_report([folder], folder / 'report.html'))
+    categories, results = sorted(truth.cats), []
+    for prediction in pickle.loads((folder / 'predictions.pkl').read_bytes()):
+        found = prediction['pred_instances']
+        for i, label in enumerate(found['labels']):
+            x1, y1, x2, y2 = found['bboxes'][i]
+            results.append({'image_id': prediction['img_id'], 'category_id': categories[label],
+                            'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': found['scores'][i]})
+    evaluation = COCOeval(truth, truth.loadRes(results), 'bbox')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    names = ('AP', 'AP50', 'AP75', 'AP small objects', 'AP medium objects', 'AP large objects')
+    for name, value in zip(names, evaluation.stats, strict=False):
+        assert f'|box {name}|{"–" if value == -1 else f"{100 * value:.2f}"}|' in text
+    assert f'|box AR, 100 detections|{100 * evaluation.stats[8]:.2f}|' in text
+    assert 'mask AP' in text and 'The best' in text and 'has no published figures' in text and 'triangle' in text
+    assert 'Cls: right place, wrong class' in text and 'train_dataloader' in text
+
+
+def test_segmentation_page_has_the_figures_of_a_loop(make_run, shapes):
+    folder = make_run('one', 'seg')
+    text = text_of(write_report([folder], folder / 'report.html'))
+    truth, predicted = [], []
+    for prediction in pickle.loads((folder / 'predictions.pkl').read_bytes()):
+        name = prediction['img_path'].rpartition('/')[2].replace('.jpg', '.png')
+        labels = cv2.imread(str(shapes / 'ade/annotations/validation' / name), cv2.IMREAD_UNCHANGED)
+        truth.append(labels.ravel().astype(int) - 1)
+        predicted.append(prediction['pred_sem_seg']['data'].numpy().ravel())
+    truth, predicted = np.concatenate(truth), np.concatenate(predicted)
+    ious = [((truth == k) & (predicted == k)).sum() / ((truth >= 0) & ((truth == k) | (predicted == k))).sum()
+            for k in range(4)]
+    assert f'|mIoU|{100 * np.mean(ious):.2f}|' in text
+    assert f'|aAcc|{100 * (truth == predicted)[truth >= 0].mean():.2f}|' in text
+    for name, iou in zip(('background', 'circle'), ious, strict=False):
+        assert f'|{name}|{100 * iou:.1f}|' in text
+
+
+def test_two_runs_show_their_differences(make_run):
+    first, second = make_run('first', 'det'), make_run('second', 'det', seed=1)
+    text = text_of(write_report([first, second], first / 'both.html'))
+    values = re.search(r'\|box AP\|([\d.]+)\|([\d.]+)\|([+-][\d.]+)\|', text)
+    assert float(values[2]) - float(values[1]) == pytest.approx(float(values[3]), abs=0.011) != 0
+    assert 'Where the two differ most' in text and 'first F1' in text
+    assert write_report([first, first], first / 'same.html').is_file()
+
+
+def test_published_figures_stand_beside_ours(make_run):
+    folder = make_run('published', 'det', config='mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco')
+    text = text_of(write_report([folder], folder / 'report.html', images=0))
+    assert re.search(r'\|box AP\|[\d.]+\|46\.20\|', text) and re.search(r'\|mask AP\|[\d.]+\|41\.70\|', text)
+    assert '5000 validation images; here there are 10' in text
+
+
+def test_what_is_missing_is_left_out_with_a_sentence(make_run):
+    folder = make_run('bare', 'det')
+    (folder / '20260101_000000/vis_data/scalars.json').unlink()
+    (folder / 'metrics.json').write_text(json.dumps({'coco/bbox_mAP': 0.999}))
+
+    def without_masks(prediction):
+        del prediction['pred_instances']['masks']
+    rewrite_predictions(folder, without_masks)
+    text = text_of(write_report([folder], folder / 'report.html', images=1))
+    assert 'no training log' in text and 'No checkpoint is left' in text and 'mask AP' not in text
+    assert 'says 99.90 box AP' in text
+
+
+def test_a_detector_that_finds_nothing(make_run):
+    folder = make_run('nothing', 'det')
+
+    def nothing(prediction):
+        prediction['pred_instances'] = {'bboxes': torch.zeros(0, 4), 'labels': torch.zeros(0, dtype=int),
+                                        'scores': torch.zeros(0), 'masks': []}
+    rewrite_predictions(folder, nothing)
+    text = text_of(write_report([folder], folder / 'report.html'))
+    assert '|box AP|0.00|' in text and 'largest missed objects' in text and 'No class was taken for another' in text
+
+
+def test_without_predictions_the_checkpoint_is_evaluated(make_run):
+    folder = make_run('trained', 'seg')
+    (folder / 'predictions.pkl').unlink()
+    cfg = load_config(str(folder / 'tiny_seg.py'))
+    init_default_scope('mmseg')
+    torch.save({'state_dict': MODELS.build(cfg.model).state_dict()}, folder / 'best_mIoU_iter_8.pth')
+    text = text_of(write_report([folder], folder / 'report.html', images=1))
+    measured = json.loads((folder / 'report/metrics.json').read_text())
+    assert f'|mIoU|{measured["mIoU"]:.2f}|' in text and 'best_mIoU_iter_8.pth' in text
+    assert re.search(r'\|images per second\|[\d.]+\|', text)
+    made = folder / 'report/predictions.pkl'
+    assert 'seg_logits' not in pickle.loads(made.read_bytes())[0]
+    before = made.stat().st_mtime_ns
+    write_report([folder], folder / 'report.html', images=0)
+    assert made.stat().st_mtime_ns == before, 'made once'
+    os.utime(made, ns=(0, 0))  # older than the weights
+    write_report([folder], folder / 'report.html', images=0)
+    assert made.stat().st_mtime_ns > before
+
+
+def empty(folder):
+    for file in folder.glob('*.py'):
+        file.unlink()
+
+
+def damaged(folder):
+    file = folder / 'predictions.pkl'
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def fewer(folder):
+    file = folder / 'predictions.pkl'
+    file.write_bytes(pickle.dumps(pickle.loads(file.read_bytes())[:-1]))
+
+
+def other_images(folder):
+    rewrite_predictions(folder, lambda prediction: prediction.update(img_path='/elsewhere/7.jpg'))
+
+
+def unknown_id(folder):
+    rewrite_predictions(folder, lambda prediction: prediction.update(img_id=4711))
+
+
+def unknown_label(folder):
+    def change(prediction):
+        prediction['pred_instances']['labels'] = prediction['pred_instances']['labels'] + 7
+    rewrite_predictions(folder, change)
+
+
+@pytest.mark.parametrize(('mistake', 'sentence'), [
+    (empty, 'holds no config'), (damaged, 'damaged or cut off'), (fewer, '9 predictions for the 10 images'),
+    (other_images, 'prediction 0 is of 7.jpg'), (unknown_id, 'id 4711'), (unknown_label, 'has 3 categories|have 3'),
+    (lambda folder: (folder / 'predictions.pkl').unlink(), 'neither a checkpoint')])
+def test_mistakes_are_one_sentence(make_run, mistake, sentence):
+    folder = make_run('wrong', 'det')
+    mistake(folder)
+    with pytest.raises(UserError, match=sentence):
+        write_report([folder], folder / 'report.html')
+    assert not (folder / 'report.html').exists()
+
+
+def test_runs_that_do_not_compare(make_run, tmp_path):
+    det, seg = make_run('det', 'det'), make_run('seg', 'seg')
+    with pytest.raises(UserError, match='compare two of one task'):
+        write_report([det, seg], tmp_path / 'report.html')
+    with pytest.raises(UserError, match='no such folder'):
+        write_report([tmp_path / 'dte'], tmp_path / 'report.html')
+
+
+def test_the_tool(make_run, monkeypatch, repo_root, capsys):
+    spec = importlib.util.spec_from_file_location('report_tool', repo_root / 'tools/report.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    folder = make_run('one', 'seg')
+    monkeypatch.chdir(folder.parent)
+    tool.main(['one', '--images', '1', '--device', 'cpu'])
+    assert (folder / 'report.html').is_file() and 'one/report.html' in capsys.readouterr().out
+    for wrong, sentence in ((['one', '--images', '-1'], '--images -1'), (['one', '--out', 'x.pdf'], 'ends in .html'),
+                            (['one', '--checkpoint', 'no.pth'], 'no.pth: no such file')):
+        monkeypatch.setattr(sys, 'argv', ['report.py', *wrong, '--device', 'cpu'])
+        with pytest.raises(SystemExit) as ended:
+            tool.run_tool(tool.main)
+        assert ended.value.code == 2 and sentence in capsys.readouterr().err
