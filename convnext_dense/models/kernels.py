@@ -2,7 +2,8 @@
 
 Two standard operators are slow on the CPU. ``F.linear`` in float32 copies the bias over the whole output and
 lets MKL accumulate into it; oneDNN, which every build of PyTorch for the CPU carries, takes product and bias in
-one pass and is faster on the tall, narrow products of the early stages. The weight gradient of a depthwise
+one pass and, where the CPU has AVX-512, is faster on the tall, narrow products of the early stages (with AVX2 alone
+it was slower, so MKL stays). The weight gradient of a depthwise
 convolution runs in oneDNN as a grouped one padded to 16 channels per group, 16 times the work; it is also a
 forward depthwise convolution of the input with the output's gradient, and there none of it is padding.
 Everywhere else (GPU, export, tracing, for linear layers half precision) these are the standard ones.
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 # before torch 2.6 the two cannot be told apart; standard operators are then used under torch.compile, too
 is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+HAS_FAST_PRODUCT = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == 'AVX512'
 
 
 class Linear(nn.Linear):
@@ -27,7 +29,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear``, through oneDNN for float32 on the CPU."""
+    """``F.linear``, through oneDNN for float32 on CPUs where that is faster."""
     if not use_onednn(x, weight):
         return F.linear(x, weight, bias)
     return onednn_linear(x, weight, bias)
@@ -59,7 +61,7 @@ def gelu(x: Tensor) -> Tensor:
 
 def use_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's product applies; exporters and tracers get the standard operator, which they know."""
-    return (HAS_ONEDNN and x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32
+    return (HAS_FAST_PRODUCT and x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32
             and not torch.is_autocast_enabled('cpu') and not exporting())
 
 

@@ -5,8 +5,18 @@ from networks import relative_error
 from torch import nn
 from torch.nn import functional as F
 
-from convnext_dense.models.kernels import DepthwiseConv2d, Linear, depthwise_weight_grad, gelu, linear
+from convnext_dense.models.kernels import (
+    HAS_ONEDNN,
+    DepthwiseConv2d,
+    Linear,
+    depthwise_weight_grad,
+    gelu,
+    linear,
+    onednn_linear,
+)
 from convnext_dense.models.layers import GRN, LayerNorm2d, drop_path_scale
+
+LINEAR = [linear] + [onednn_linear] * HAS_ONEDNN  # whichever of the two this CPU takes
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
@@ -36,29 +46,31 @@ def test_grn_of_a_large_half_precision_map_is_finite():
 
 @pytest.mark.parametrize('shape', [(6,), (2, 3, 5, 6)])
 @pytest.mark.parametrize('bias', [True, False])
-def test_linear_is_f_linear(shape, bias):
+@pytest.mark.parametrize('ours', LINEAR)
+def test_linear_is_f_linear(ours, shape, bias):
     layer = Linear(6, 9, bias=bias)
     x = torch.randn(shape)[None] if len(shape) == 1 else torch.randn(shape)
     results = []
-    for function in (linear, F.linear):
+    for function in (ours, F.linear):
         leaf = x.clone().requires_grad_()
         out = function(leaf, layer.weight, layer.bias)
         inputs = [leaf, layer.weight] + ([layer.bias] if bias else [])
         results.append((out, *torch.autograd.grad(out.pow(3).sum(), inputs)))
-    for ours, theirs in zip(*results, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(*results, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_linear_gradients_by_finite_differences():
-    """The gradient, and the gradient's gradient, since float64 takes the standard operator and float32 ours."""
+@pytest.mark.parametrize('linear', LINEAR)
+def test_linear_gradients_in_float64(linear):
+    """The gradient, and the gradient's gradient, beside those of the standard operator in float64."""
     x, weight, bias = (torch.randn(s, requires_grad=True) for s in ((4, 3), (5, 3), (5,)))
     doubled = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
 
-    def second(args):
+    def second(args, linear):
         first = torch.autograd.grad(linear(*args).pow(3).sum(), args, create_graph=True)
         return torch.autograd.grad(sum(g.pow(2).sum() for g in first), args)
 
-    for ours, exact in zip(second((x, weight, bias)), second(doubled), strict=True):
+    for ours, exact in zip(second((x, weight, bias), linear), second(doubled, F.linear), strict=True):
         assert relative_error(ours.double(), exact) < 1e-5
 
 
