@@ -34,7 +34,7 @@ ASPECT = 1333 / 800  # longest side over the short one of a detector's input, as
 # guess. See docs/your-own-data.md for how it was measured.
 BYTES_PER_PIXEL_AND_CHANNEL = {'det': 110, 'seg': 75}
 # images to see in training: what Penn-Fudan and CamVid needed, and at most and at least so many epochs
-IMAGES_SEEN = {'det': 4900, 'seg': 6400}
+IMAGES_SEEN = {'det': 4100, 'seg': 6400}
 EPOCHS = (12, 100)
 
 

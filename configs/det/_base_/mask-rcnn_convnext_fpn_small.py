@@ -3,7 +3,7 @@
 _base_ = './mask-rcnn_convnext_fpn.py'
 
 bn = dict(type='SyncBN', requires_grad=True)  # in neck and mask head; training from random weights needs it
-width = 96  # of the neck and the heads, 256 as published
+width = 64  # of the neck and the heads, 256 as published
 model = dict(
     # Padding must not be zero. A region of zeros gives equal channels, which LayerNorm divides by sqrt(1e-6) in every
     # block: gradients overflowed float32 in the first iterations.
