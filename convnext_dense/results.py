@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: metrics.json, predictions, pictures."""
 import json
-import logging
 import math
 import os
 from pathlib import Path
@@ -17,9 +16,6 @@ def write_metrics(runner: Runner, metrics: dict[str, float]) -> None:
     """Write ``metrics`` (name -> number) to ``metrics.json`` in the runner's work dir; NaN becomes null."""
     if not is_main_process():
         return
-    if not metrics:
-        print_log('no metrics: the model predicted nothing at all on the whole data set (every score was below the '
-                  "config's score_thr), so metrics.json is empty", logger='current', level=logging.WARNING)
     clean = {key: None if isinstance(value, float) and math.isnan(value) else float(value)
              for key, value in metrics.items()}
     file = Path(runner.work_dir) / 'metrics.json'
