@@ -5,6 +5,8 @@ import argparse
 from convnext_dense import stack
 from convnext_dense.cli import run_tool
 from convnext_dense.config import load_config
+from convnext_dense.errors import UserError
+from convnext_dense.inference import protocols
 from convnext_dense.results import draw_predictions, dump_predictions, write_metrics
 from convnext_dense.runner import Runner, prepare_testing
 
@@ -20,7 +22,39 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    add_protocols(parser)
     return parser.parse_args()
+
+
+def add_protocols(parser: argparse.ArgumentParser) -> None:
+    """Flags that change how images are tested; without one, the config says it (docs/inference.md)."""
+    group = parser.add_argument_group('test protocols (default: the config\'s)')
+    seg = group.add_mutually_exclusive_group()
+    seg.add_argument('--slide', nargs='*', type=int, metavar=('SIZE', 'STRIDE'),
+                     help='segmentation: sliding windows, of the config or of this size and stride in pixels')
+    seg.add_argument('--whole', action='store_true', help='segmentation: whole images')
+    seg.add_argument('--ms-flip', action='store_true',
+                     help='segmentation: the config\'s multi-scale + flip; ADE20K as published')
+    group.add_argument('--tta', nargs='*', type=float, metavar='RATIO',
+                       help='detection: these ratios of the test scale (default: 0.5 1 1.5), each plain and flipped, '
+                            'boxes and masks merged')
+    group.add_argument('--soft-nms', action='store_true', help='detection: soft-NMS, linear')
+
+
+def apply_protocols(cfg, args: argparse.Namespace) -> None:
+    """Change the config as the flags say, in place."""
+    if args.slide is not None:
+        if len(args.slide) not in (0, 2):
+            raise UserError(f'--slide {" ".join(map(str, args.slide))}: expected SIZE and STRIDE in pixels, or neither')
+        protocols.use_slide(cfg, *args.slide)
+    if args.whole:
+        protocols.use_whole(cfg)
+    if args.soft_nms:
+        protocols.use_soft_nms(cfg)
+    if args.ms_flip:
+        protocols.use_ms_flip(cfg)
+    if args.tta is not None:
+        protocols.use_det_tta(cfg, args.tta or protocols.TTA_RATIOS)
 
 
 def main() -> None:
@@ -28,6 +62,7 @@ def main() -> None:
     stack.use_device(args.device)
     cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
     cfg = prepare_testing(cfg, args.checkpoint, args.launcher)
+    apply_protocols(cfg, args)
     if args.out:
         dump_predictions(cfg, args.out)
     if args.show_dir:

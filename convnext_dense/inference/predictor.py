@@ -2,6 +2,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import cv2
@@ -77,7 +78,7 @@ class Predictor:
         if checkpoint is None:
             recipe = find_recipe(os.fspath(config))
             config, checkpoint = recipe.config, recipe.name
-        cfg = config.copy() if isinstance(config, Config) else load_config(os.fspath(config), cfg_options)
+        cfg = deepcopy(config) if isinstance(config, Config) else load_config(os.fspath(config), cfg_options)
         self.task = {'mmdet': 'det', 'mmseg': 'seg'}.get(cfg.get('default_scope'))
         if self.task is None or not datasets_of(cfg.get('test_dataloader')):
             raise UserError(f'{cfg.filename} cannot predict: expected default_scope mmdet or mmseg and a '

@@ -14,6 +14,7 @@ pytest.importorskip('mmseg')
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
 from convnext_dense.config import load_config  # noqa: E402
+from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 
 TESTS = Path(__file__).parents[1]
 CONFIGS = {task: TESTS / f'tools/tiny_{task}.py' for task in ('det', 'seg')}
@@ -65,6 +66,14 @@ def images(tmp_path_factory) -> list[Path]:
         files.append(folder / f'{index}.png')
         cv2.imwrite(str(files[-1]), image.astype(np.uint8))
     return files
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory) -> Path:
+    """Two training and three validation images of 64 pixels, as coco/ and ade/."""
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    generate_shapes(folder, ShapesParams(seed=0, train=2, val=3, size=64))
+    return folder
 
 
 @pytest.fixture(scope='session')

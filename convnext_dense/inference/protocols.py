@@ -1,0 +1,115 @@
+"""Test protocols: each function changes a config that `prepare_testing` has checked, in place."""
+from collections.abc import Sequence
+
+from mmengine.config import Config, ConfigDict
+
+from ..errors import UserError
+from ..reproduce import use_multi_scale
+
+# mmdet's examples of DetTTAModel: (666, 400), (1333, 800) and (2000, 1200)
+TTA_RATIOS = (0.5, 1.0, 1.5)
+
+
+def use_slide(cfg: Config, size: int | None = None, stride: int | None = None) -> None:
+    """Segment by square sliding windows, several in one forward pass where there is a GPU.
+
+    Args:
+        size: side of a window in pixels; default: the config's.
+        stride: pixels between windows; default: the config's.
+
+    Raises:
+        UserError: no segmentor, or a size or stride that is missing or cannot work.
+    """
+    _check_task(cfg, 'mmseg', '--slide')
+    old = cfg.model.test_cfg
+    crop = (size, size) if size is not None else old.get('crop_size')
+    step = (stride, stride) if stride is not None else old.get('stride')
+    if crop is None or step is None:
+        raise UserError(f'--slide: {cfg.filename} has no model.test_cfg.crop_size and stride; give --slide SIZE STRIDE '
+                        'in pixels')
+    if not (0 < step[0] <= crop[0] and 0 < step[1] <= crop[1]):
+        raise UserError(f'--slide: windows of {crop[0]}x{crop[1]} pixels every {step[0]}x{step[1]} leave gaps or never '
+                        'move: expected a stride from 1 to the size')
+    cfg.model.test_cfg = ConfigDict({**old, 'mode': 'slide', 'crop_size': tuple(crop), 'stride': tuple(step)})
+    if cfg.model.type == 'EncoderDecoder':
+        cfg.model.type = 'SlideEncoderDecoder'
+
+
+def use_whole(cfg: Config) -> None:
+    """Segment whole images in one forward pass each.
+
+    Raises:
+        UserError: no segmentor.
+    """
+    _check_task(cfg, 'mmseg', '--whole')
+    cfg.model.test_cfg = ConfigDict(mode='whole')
+
+
+def use_ms_flip(cfg: Config) -> None:
+    """Segment by the config's multi-scale + flip protocol; ADE20K as published: six scales, whole images.
+
+    Raises:
+        UserError: no segmentor, or no such protocol in the config.
+    """
+    _check_task(cfg, 'mmseg', '--ms-flip', 'for detectors there is --tta')
+    if not cfg.get('tta_pipeline') or not cfg.get('tta_model'):
+        raise UserError(f'--ms-flip: {cfg.filename} has no tta_pipeline and tta_model, which say the scales; take '
+                        'those of configs/seg/_base_/ade20k_512x512.py')
+    use_multi_scale(cfg)
+
+
+def use_det_tta(cfg: Config, ratios: Sequence[float] = TTA_RATIOS, flip: bool = True) -> None:
+    """Detect on several scales, each plain and flipped; boxes are merged, masks averaged (`InstanceTTAModel`).
+
+    Args:
+        ratios: of the config's test scale.
+        flip: whether every scale is tested flipped, too.
+
+    Raises:
+        UserError: no two-stage detector, or a test pipeline without one Resize to a scale.
+    """
+    _check_task(cfg, 'mmdet', '--tta', 'for segmentors there is --ms-flip')
+    dataset = cfg.test_dataloader.dataset
+    if 'roi_head' not in cfg.model or 'pipeline' not in dataset:
+        raise UserError(f'--tta: {cfg.filename} has a {cfg.model.type} on a {dataset.type}; expected a two-stage '
+                        'detector, as Mask R-CNN or Cascade Mask R-CNN, on one data set')
+    if not ratios or min(ratios) <= 0:
+        raise UserError(f'--tta {" ".join(map(str, ratios))}: expected ratios of the test scale above 0, as in '
+                        '--tta 0.5 1 1.5')
+    steps = list(dataset.pipeline)
+    resizes = [index for index, step in enumerate(steps) if step.type == 'Resize' and 'scale' in step]
+    if len(resizes) != 1:
+        raise UserError(f'--tta: the test pipeline of {cfg.filename} has {len(resizes)} Resize steps with a scale, to '
+                        'be multiplied by the ratios; expected one')
+    before, resize, after = steps[:resizes[0]], steps[resizes[0]], steps[resizes[0] + 1:]
+    scales = [{**resize, 'scale': tuple(int(side * ratio) for side in resize.scale)} for ratio in ratios]
+    flips = [dict(type='RandomFlip', prob=prob) for prob in ((0.0, 1.0) if flip else (0.0,))]
+    for step in after:
+        if 'meta_keys' in step:
+            step.meta_keys = (*step.meta_keys, 'flip', 'flip_direction')
+    dataset.pipeline = [*before, dict(type='TestTimeAug', transforms=[scales, flips, *([step] for step in after)])]
+    cfg.model = dict(type='InstanceTTAModel', module=cfg.model)
+
+
+def use_soft_nms(cfg: Config) -> None:
+    """Let overlapping boxes lose score instead of being dropped (linear soft-NMS), in the detector's last stage.
+
+    The overlap from which that happens stays the config's, and so does the lowest score to keep.
+
+    Raises:
+        UserError: no two-stage detector.
+    """
+    _check_task(cfg, 'mmdet', '--soft-nms')
+    rcnn = cfg.model.get('test_cfg', {}).get('rcnn')
+    if rcnn is None:
+        raise UserError(f'--soft-nms: {cfg.filename} has no model.test_cfg.rcnn; expected a two-stage detector, as '
+                        'Mask R-CNN or Cascade Mask R-CNN')
+    rcnn.nms = dict(type='soft_nms', iou_threshold=rcnn.nms.iou_threshold, min_score=rcnn.score_thr)
+
+
+def _check_task(cfg: Config, scope: str, flag: str, instead: str = '') -> None:
+    names = {'mmdet': 'detectors', 'mmseg': 'segmentors'}
+    if cfg.get('default_scope') != scope:
+        raise UserError(f'{flag} is for {names[scope]}, and {cfg.filename} is for '
+                        f'{names.get(cfg.get("default_scope"), "neither task")}: leave it out'
+                        + (f'; {instead}' if instead else ''))
