@@ -71,8 +71,6 @@ def model_info(cfg: Config, shape: tuple[int, int] | None = None) -> dict:
                                                      and isinstance(part, nn.ModuleList)):
             raise UserError(f'{cfg.filename}: model_info cannot count {type(model).__name__}.{name}; it knows '
                             f'detectors and segmentors made of {", ".join(COMPONENTS)} with one decode head')
-    image = torch.empty(1, model.backbone.in_channels if hasattr(model.backbone, 'in_channels') else 3,
-                        height, width, device='meta')
     flops = {}
 
     def count(name: str, part: Callable, *inputs):
@@ -81,20 +79,57 @@ def model_info(cfg: Config, shape: tuple[int, int] | None = None) -> dict:
         flops[name] = flops.get(name, 0) + counter.get_total_flops() // 2  # torch counts a MAC as two operations
         return output
 
-    features = count('backbone', model.backbone, image)
-    if getattr(model, 'neck', None) is not None:
-        features = count('neck', model.neck, features)
-    for name in DENSE_HEADS:
-        if isinstance(getattr(model, name, None), nn.Module):
-            count(name, getattr(model, name), features)
-    if getattr(model, 'roi_head', None) is not None:
-        count_roi_heads(model.roi_head, count)
-
+    run_parts(model, (width, height), count)
     params = {name: sum(p.numel() for p in part.parameters())
               for name, part in [*model.named_children(), *roi_parts(model)] if name != 'roi_head'}
     parts = {name: dict(params=number, flops=flops.get(name, 0)) for name, number in params.items() if number}
     return dict(input=[width, height], params=sum(p.numel() for p in model.parameters()), flops=sum(flops.values()),
                 parts=parts)
+
+
+def run_parts(model: nn.Module, shape: tuple[int, int], call: Callable, images: int = 1, box_rois: int = BOX_ROIS,
+              mask_rois: int = MASK_ROIS) -> None:
+    """Send images of (width, height) through a model on the meta device: ``call(name, part, *inputs) -> outputs``."""
+    channels = getattr(model.backbone, 'in_channels', 3)
+    features = call('backbone', model.backbone, torch.empty(images, channels, *reversed(shape), device='meta'))
+    if getattr(model, 'neck', None) is not None:
+        features = call('neck', model.neck, features)
+    for name in DENSE_HEADS:
+        if isinstance(getattr(model, name, None), nn.Module):
+            call(name, getattr(model, name), features)
+    if getattr(model, 'roi_head', None) is not None:
+        run_roi_heads(model.roi_head, call, box_rois, mask_rois)
+
+
+def training_bytes(cfg: Config, shape: tuple[int, int]) -> tuple[int, int]:
+    """Bytes of memory that training in float32 holds: for the model, and for each image of a batch.
+
+    The model's are weights, gradients and Adam's two moments. An image's are what autograd keeps of its forward pass
+    (counted on the meta device; 128 RoIs go through each mask head and 512 through each box head, as the published
+    samplers take), times 1.5 for gradients of activations, losses and the allocator.
+
+    Args:
+        shape: (width, height) of the input in pixels.
+    """
+    model = build_on_meta(cfg).train()
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    outputs = []
+
+    def call(name: str, part: Callable, *inputs):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs.append(part(*inputs))  # held, so that no storage's identity is used twice
+        return outputs[-1]
+
+    images = 2  # batch norm of a pooled map wants more than one
+    run_parts(model, shape, call, images, box_rois=images * 512, mask_rois=images * 128)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    activations = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    return 4 * 4 * sum(parameter.numel() for parameter in model.parameters()), round(1.5 * activations / images)
 
 
 def roi_parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -103,9 +138,9 @@ def roi_parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [] if roi_head is None else [(f'roi_head.{name}', part) for name, part in roi_head.named_children()]
 
 
-def count_roi_heads(roi_head: nn.Module, count: Callable) -> None:
-    """Send the published number of RoI features through every box head and every mask head."""
-    for kind, rois in (('bbox', BOX_ROIS), ('mask', MASK_ROIS)):
+def run_roi_heads(roi_head: nn.Module, call: Callable, box_rois: int, mask_rois: int) -> None:
+    """Send that many RoI features through every box head and every mask head."""
+    for kind, rois in (('bbox', box_rois), ('mask', mask_rois)):
         heads = getattr(roi_head, f'{kind}_head', None)
         if heads is None:
             continue
@@ -113,7 +148,7 @@ def count_roi_heads(roi_head: nn.Module, count: Callable) -> None:
         several = isinstance(heads, nn.ModuleList)
         for i, head in enumerate(heads if several else [heads]):
             extractor = extractors[i] if isinstance(extractors, nn.ModuleList) else extractors
-            count(f'roi_head.{kind}_head', head, roi_features(extractor, rois))
+            call(f'roi_head.{kind}_head', head, roi_features(extractor, rois))
 
 
 def roi_features(extractor: nn.Module, rois: int) -> Tensor:

@@ -2,16 +2,18 @@
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
 
+from .config import load_config
 from .datasets.layout import DatasetInfo
 from .errors import UserError
-from .models.convnext import ARCHITECTURES
+from .model_info import training_bytes
 from .recipes import find_recipe, load_recipes
 
 # architecture -> the config to inherit, by task: the published row, or, for atto, ours with ImageNet weights
@@ -30,9 +32,6 @@ SAMPLED = 500  # images whose sizes are looked at
 SHORT_SIDE = {'cuda': {'det': 800, 'seg': 512}, 'cpu': {'det': 256, 'seg': 256}}  # pixels, at most
 OBJECT_SIDE = 48  # pixels: images are enlarged until the median object has this side
 ASPECT = 1333 / 800  # longest side over the short one of a detector's input, as published
-# Bytes of training memory per input pixel, float32, over the channels of the first stage; tools/new_project.py's only
-# guess. See docs/your-own-data.md for how it was measured.
-BYTES_PER_PIXEL_AND_CHANNEL = {'det': 110, 'seg': 75}
 # images to see in training: what Penn-Fudan and CamVid needed, and at most and at least so many epochs
 IMAGES_SEEN = {'det': 4100, 'seg': 6400}
 EPOCHS = (12, 100)
@@ -46,7 +45,7 @@ class Plan:
         task: 'det' or 'seg'.
         info: the data set.
         data_root: its folder, absolute.
-        arch: a name of `ARCHITECTURES`.
+        arch: a name of `BASES`.
         start: one of `STARTS`, or a checkpoint file.
         short: short side of the input in pixels; for segmentation, the side of the square crops, too.
         batch: images a step on one device.
@@ -107,10 +106,10 @@ def plan(data: str, task: str | None = None, arch: str | None = None, start: str
         start = str(Path(start).resolve())
     short = short or input_side(info, root, device)
     count = info.splits['train'].images
-    return Plan(info.task, info, root, arch, start, short,
-                batch or batch_size(info.task, arch, short, count, free_memory(device)),
-                epochs or min(max(round(IMAGES_SEEN[info.task] / count), EPOCHS[0]), EPOCHS[1]),
-                min(4, (os.cpu_count() or 1) - 1))
+    chosen = Plan(info.task, info, root, arch, start, short, batch or 1,
+                  epochs or min(max(round(IMAGES_SEEN[info.task] / count), EPOCHS[0]), EPOCHS[1]),
+                  min(4, (os.cpu_count() or 1) - 1))
+    return chosen if batch else replace(chosen, batch=batch_size(chosen, memory_of(device)))
 
 
 def input_side(info: DatasetInfo, root: Path, device: str) -> int:
@@ -139,21 +138,24 @@ def median_object_side(ann_file: Path) -> float:
     return median(sides) if sides else math.inf
 
 
-def free_memory(device: str) -> int:
+def memory_of(device: str) -> int:
     """Bytes there, as far as this machine knows: free ones of its GPU, else all of its main memory."""
     if device == 'cuda' and torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
-def batch_size(task: str, arch: str, short: int, images: int, memory: int) -> int:
-    """The largest power of two, 1 to 16 (the published batch), that fits in 60 % of ``memory`` bytes.
+def batch_size(chosen: Plan, memory: int) -> int:
+    """The largest power of two, 1 to 16 (the published batch), that should fit into 80 % of ``memory`` bytes.
 
     At most 4 (det) or 8 (seg) for fewer than 1000 images, so that an epoch keeps enough steps.
     """
-    pixels = short * short * (ASPECT if task == 'det' else 1)
-    per_image = pixels * BYTES_PER_PIXEL_AND_CHANNEL[task] * ARCHITECTURES[arch][1][0]
-    most = min(0.6 * memory / per_image, 16 if images >= 1000 else {'det': 4, 'seg': 8}[task])
+    with TemporaryDirectory() as folder:
+        cfg = load_config(str(write_project(folder, chosen)))
+    width = chosen.short * (ASPECT if chosen.task == 'det' else 1)
+    model, image = training_bytes(cfg, (round(width), chosen.short))
+    small = chosen.info.splits['train'].images < 1000
+    most = min((0.8 * memory - model) / image, {'det': 4, 'seg': 8}[chosen.task] if small else 16)
     return 2 ** int(math.log2(max(1.0, most)))
 
 

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,8 +100,16 @@ def test_choices_follow_the_data(tmp_path):
     assert chosen.short == round(60 * 48 / 1200 ** 0.5 / 32) * 32  # enlarged until the median object has 48 pixels
     assert plan(data, device='cuda', arch='tiny').start == 'published'
     assert plan(data, epochs=3, batch=2, short=128).iterations == 9
-    assert batch_size('det', 'tiny', 800, 50_000, 16 << 30) < batch_size('det', 'tiny', 800, 50_000, 80 << 30) <= 16
-    assert batch_size('det', 'xlarge', 800, 50_000, 1 << 30) == 1
+
+
+def test_the_batch_follows_the_memory(tmp_path):
+    chosen = plan(str(make_data(tmp_path / 'data', 'det', images=1)), arch='tiny', short=800, batch=1)
+    many = replace(chosen, info=replace(chosen.info, splits={name: replace(split, images=50_000) for name, split
+                                                            in chosen.info.splits.items()}))
+    sizes = [batch_size(many, gib << 30) for gib in (1, 12, 24, 80, 1000)]
+    print(f'Mask R-CNN T at 1333x800, 1 to 1000 GiB: {sizes} images')
+    assert sizes == sorted(sizes) and sizes[0] == 1 < sizes[2] and sizes[-1] == 16
+    assert batch_size(chosen, 1000 << 30) == 4  # few images keep several steps an epoch
 
 
 @pytest.mark.parametrize('change, sentence', [
