@@ -161,7 +161,7 @@ def confusion_matrix(label: Tensor, prediction: Tensor, classes: int, ignore_ind
     rows = max(classes, ignore_index + 1)  # ignored pixels get a row of their own, which is quicker than a mask
     (low, high), (label_low, label_high) = (torch.stack(values.aminmax()).tolist() for values in (prediction, label))
     if low >= 0 and high < classes and label_low >= 0 and label_high < rows:
-        cells = prediction.flatten().int().add(label.flatten().int(), alpha=classes)
+        cells = prediction.flatten().long().add(label.flatten(), alpha=classes)
         counts = torch.bincount(cells, minlength=rows * classes).view(rows, classes)
         counts[ignore_index] = 0
         if not counts[classes:].any():
