@@ -22,7 +22,7 @@ _STYLE = """
   :root { --ink: #e6e9ed; --soft: #9aa5b1; --paper: #14171b; --card: #1e2329; --line: #343b44; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.2rem; max-width: 72rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { margin: 0 0 .3rem; font-size: 1.6rem; line-height: 1.25; }
 h2 { margin: 2.2rem 0 .6rem; font-size: 1.25rem; }
 h3 { margin: 1.4rem 0 .4rem; font-size: 1rem; }
@@ -35,13 +35,13 @@ p { margin: .3rem 0 .8rem; max-width: 48rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-td { overflow-wrap: break-word; }
+th, td { overflow-wrap: break-word; }
 td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
 .bars { margin: 1rem 0; columns: 24rem; column-gap: 2.5rem; }
 .bar { display: grid; grid-template-columns: 10rem 1fr; gap: .5rem; align-items: center; padding: .1rem 0;
   break-inside: avoid; font-size: .9rem; }
-.bar > span { overflow-wrap: anywhere; line-height: 1.2; }
+.bar > span { line-height: 1.2; }
 .bar > div { display: grid; grid-template-columns: 1fr 3rem; align-items: center; column-gap: .4rem; }
 .bar b { font-weight: normal; text-align: right; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .bar i { display: block; height: .7rem; border-radius: .15rem; }
@@ -58,7 +58,7 @@ pre { overflow-x: auto; background: var(--card); padding: .8rem; border-radius: 
 .panels { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 12.5rem), 1fr)); }
 figure { margin: 0; min-width: 0; max-width: 52rem; }
 .wide figure { max-width: none; }
-figcaption { font-size: .9rem; overflow-wrap: anywhere; }
+figcaption { font-size: .9rem; }
 img { display: block; width: 100%; height: auto; border-radius: .3rem; background: #fff; }
 """
 
