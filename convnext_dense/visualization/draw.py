@@ -112,7 +112,7 @@ def draw_segmentation(image: np.ndarray, labels: np.ndarray, palette: Sequence[C
 
 
 def draw_legend(classes: Sequence[str], palette: Sequence[Colour], width: int, shown: Sequence[int] | None = None,
-                rows: int | None = None) -> np.ndarray:
+                rows: int | None = None, size: int | None = None) -> np.ndarray:
     """A white strip, `width` pixels wide, with a swatch and name for every class whose index is in `shown`.
 
     Args:
@@ -121,9 +121,10 @@ def draw_legend(classes: Sequence[str], palette: Sequence[Colour], width: int, s
         width: of the strip in pixels.
         shown: class indices in the order of the legend; default: all.
         rows: height of the strip in lines, for strips of one size; classes beyond are counted in its last place.
+        size: of the letters in pixels; default: by the width.
     """
     shown = list(range(len(classes)) if shown is None else shown)
-    size = max(13, width // 48)
+    size = size or max(13, width // 48)
     font, gap = load_font(size), size // 2
     places = _legend_places([classes[index] for index in shown], font, width, rows)
     lines = rows or 1 + max((line for _, line, _ in places), default=0)
