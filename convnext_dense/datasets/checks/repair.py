@@ -1,0 +1,216 @@
+"""Writes mended annotations into a new folder: what is safe to mend is mended, what is broken is left out."""
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from ...errors import UserError
+from ..convert.pairs import read_ids
+from ..folders import written_whole
+from ..json_stream import stream_json
+from .coco import CocoTarget, Tables, check_annotation, read_tables
+from .findings import Findings
+from .labels import LabelCheck
+from .targets import LabelTarget, Target
+
+CHANGES_FILE = 'changes.txt'
+BROKEN_FILES = {'image-missing', 'image-empty', 'image-unreadable', 'image-truncated'}
+# with a mask that is fine, these boxes and areas are taken from it
+FROM_MASK = {'box-inverted', 'box-empty', 'box-not-finite', 'box-off-image', 'mask-box-mismatch'}
+ROUNDS = 5  # mending one thing may show another
+
+
+class Changes:
+    """Counts what was done and writes it down, a line each."""
+
+    def __init__(self, file):
+        self.file, self.counts = file, Counter()
+
+    def note(self, what: str, which) -> None:
+        """`what` was done to `which`."""
+        self.counts[what] += 1
+        self.file.write(f'{what}: {which}\n')
+
+
+def repair(targets: list[Target], findings: Findings, out: Path) -> list[str]:
+    """Mend every target into the new folder `out`; returns lines that say what was done.
+
+    COCO: one json per split, under its own name, for the same image folders. Label maps: a folder per split. Every
+    single change is listed in `changes.txt`.
+
+    Args:
+        targets: what was checked.
+        findings: what was found, for the image files.
+        out: a folder that does not exist.
+    """
+    broken = {finding.file for finding in findings if finding.code in BROKEN_FILES}
+    with written_whole(out) as part:
+        with (part / CHANGES_FILE).open('w') as file:
+            changes = Changes(file)
+            for target in targets:
+                if isinstance(target, LabelTarget):
+                    _repair_labels(target, part / 'annotations' / target.split, changes)
+                else:
+                    _repair_coco(target, broken, part, changes)
+    lines = [f'fixed: {count} x {what}' for what, count in changes.counts.most_common()]
+    return [*(lines or ['fixed: nothing had to be changed']), f'written to {out}; every change: {out / CHANGES_FILE}']
+
+
+def mend_annotation(annotation: dict, tables: Tables) -> tuple[dict | None, list[str]]:
+    """The annotation without its problems, or None where it has to go; and what was done to it."""
+    done = []
+    for _ in range(ROUNDS):
+        codes = [code for code, _ in check_annotation(annotation, tables)]
+        if not codes:
+            break
+        mended = _mend(annotation, codes[0], tables)
+        if mended is None:
+            return None, [f'annotation left out, {codes[0]}']
+        done.append(f'annotation mended, {codes[0]}')
+        if mended == annotation:
+            return annotation, []  # a warning that cannot be mended: it stays as it is
+        annotation = mended
+    return annotation, done
+
+
+def _mend(annotation: dict, code: str, tables: Tables) -> dict | None:
+    if code in ('annotation-incomplete', 'annotation-unknown-image', 'annotation-unknown-category'):
+        return None
+    width, height = tables.sizes[tables.by_id[annotation['image_id']]]
+    x, y, w, h = annotation['bbox']
+    if code in FROM_MASK | {'area-mismatch'}:
+        measured = _measure(annotation, width, height)
+        return {**annotation, **measured} if measured else None
+    if code == 'box-outside':
+        right, bottom = min(x + w, width), min(y + h, height)
+        x, y = max(x, 0), max(y, 0)
+        return {**annotation, 'bbox': [x, y, right - x, bottom - y]}
+    if code == 'mask-outside' and isinstance(annotation['segmentation'], list):
+        clipped = [np.clip(np.reshape(polygon, (-1, 2)), 0, (width, height)).ravel().tolist()
+                   for polygon in annotation['segmentation']]
+        return {**annotation, 'segmentation': clipped, **_measure({**annotation, 'segmentation': clipped}, width,
+                                                                  height)}
+    return annotation if code == 'box-thin' else None
+
+
+def _measure(annotation: dict, width: int, height: int) -> dict:
+    """Box and area of the mask, or of the box where there is no mask; empty where neither is of use."""
+    segmentation = annotation.get('segmentation')
+    if not segmentation:
+        x, y, w, h = annotation['bbox']
+        return {'area': w * h} if np.isfinite(w * h) and w > 0 and h > 0 and x < width and y < height else {}
+    whole = {**annotation, 'bbox': [0, 0, width, height], 'area': None}
+    if any(code not in ('mask-box-mismatch', 'mask-outside', 'area-mismatch')
+           for code, _ in check_annotation(whole, Tables({annotation['image_id']: 0}, [''], [(width, height)],
+                                                         {annotation['category_id']: ''}))):
+        return {}
+    if isinstance(segmentation, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
+        low, high = points.min(0), points.max(0)
+        return {'bbox': [*low.tolist(), *(high - low).tolist()], 'area': int(coco_mask.area(rle))}
+    rle = segmentation if not isinstance(segmentation['counts'], list) else coco_mask.frPyObjects(segmentation, height,
+                                                                                                 width)
+    return {'bbox': coco_mask.toBbox(rle).tolist(), 'area': int(coco_mask.area(rle))}
+
+
+def _repair_coco(target: CocoTarget, broken: set[str], out: Path, changes: Changes) -> None:
+    tables = read_tables(target, Findings())
+    if tables is None:
+        changes.note('annotation file left out, json-broken', target.ann_file)
+        return
+    images = _images_kept(target, tables, broken, changes)
+    rest, ids, prints, categories = {}, set(), set(), []
+    with (out / target.ann_file.name).open('w') as file:
+        file.write('{"annotations": [')
+        for key, value, _, _ in stream_json(target.ann_file):
+            if key == 'annotations':
+                value = _annotation_kept(value, tables, ids, prints, changes)
+                if value is not None:
+                    file.write((',\n' if len(ids) > 1 else '\n') + json.dumps(value))
+            elif key == 'categories':
+                if isinstance(value, dict) and value.get('id') not in [one['id'] for one in categories]:
+                    categories.append(value)
+                else:
+                    changes.note('category left out', value)
+            elif key == 'licenses':
+                rest.setdefault(key, []).append(value)
+            elif key != 'images':
+                rest[key] = value
+        for key, value in {'images': images, 'categories': categories, **rest}.items():
+            file.write(f'{"]" if key == "images" else ""},\n"{key}": {json.dumps(value)}')
+        file.write('}\n')
+
+
+def _images_kept(target: CocoTarget, tables: Tables, broken: set[str], changes: Changes) -> list[dict]:
+    """Records whose file can be read, with the size of the file; the others also leave `tables`."""
+    kept, ids = [], set()
+    for key, record, _, _ in stream_json(target.ann_file):
+        if key != 'images':
+            continue
+        number = record.get('id') if isinstance(record, dict) else None
+        row = tables.by_id.get(number)
+        if row is None or number in ids or record.get('file_name') != tables.names[row]:
+            changes.note('image left out, its record is incomplete or its id is taken', record)
+            continue
+        ids.add(number)
+        file = target.image_folder / tables.names[row]
+        if str(file) in broken:
+            changes.note('image left out, its file cannot be used', file)
+            del tables.by_id[number]
+            continue
+        with Image.open(file) as image:
+            size = image.size
+        if size != tables.sizes[row] and size[::-1] != tables.sizes[row]:  # the other way round: turned by EXIF
+            changes.note('size of an image corrected', f'{file}, {tables.sizes[row]} to {size}')
+            tables.sizes[row] = size
+            record = {**record, 'width': size[0], 'height': size[1]}
+        kept.append(record)
+    return kept
+
+
+def _annotation_kept(annotation, tables: Tables, ids: set, prints: set, changes: Changes) -> dict | None:
+    mended, done = mend_annotation(annotation, tables)
+    which = annotation.get('id') if isinstance(annotation, dict) else annotation
+    for what in done:
+        changes.note(what, which)
+    if mended is None:
+        return None
+    mark = hash((mended['image_id'], mended['category_id'], *mended['bbox']))
+    if mark in prints:
+        changes.note('annotation left out, annotation-duplicate', which)
+        return None
+    prints.add(mark)
+    number = mended['id']
+    if number in ids:
+        number = max(ids) + 1
+        changes.note('annotation renumbered, annotation-id-duplicate', f'{which} to {number}')
+    ids.add(number)
+    return {**mended, 'id': number}
+
+
+def _repair_labels(target: LabelTarget, out: Path, changes: Changes) -> None:
+    """Copy label maps; grey ones of three channels get one, and values of no class become ignored."""
+    check = LabelCheck(target, Findings())
+    for image, label in target.pairs:
+        copy = out / label.name
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            with Image.open(label) as opened:
+                is_plain = len(opened.getbands()) == 1 and opened.format != 'JPEG'
+            ids = read_ids(label)
+        except (UserError, OSError, SyntaxError) as error:
+            changes.note('label map left out', f'{label} of {image}: {error}')
+            continue
+        beyond = [value for value in np.unique(ids).tolist() if target.classes and check.class_of(value) is not None
+                  and not 0 <= check.class_of(value) < len(target.classes)]
+        if is_plain and not beyond:
+            shutil.copyfile(label, copy)
+            continue
+        ids = np.where(np.isin(ids, beyond), target.ignore_index, ids).astype(np.uint8)
+        Image.fromarray(ids).save(copy.with_suffix('.png'))
+        changes.note('label map mended' + (f', label-value: {beyond} ignored' if beyond else ', label-colours'), label)

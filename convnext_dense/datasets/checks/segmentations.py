@@ -1,0 +1,116 @@
+"""Checks of one COCO segmentation against its image and box, without drawing it."""
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+SLACK = 1.0  # pixels: COCO's own polygons and boxes may lie this far outside
+MISMATCH = 0.1  # of a box side, and at least 3 pixels: how far mask and box may differ
+AREA_MISMATCH = 0.2  # of the larger area, and at least 10 pixels
+
+Problem = tuple[str, object]  # (code, value)
+
+
+def check_mask(annotation: dict, width: int, height: int) -> Iterator[Problem]:
+    """Problems of the segmentation itself, then of its extent and area against the annotation's."""
+    segmentation = annotation['segmentation']
+    if isinstance(segmentation, list):
+        problem, extent, area = _polygons(segmentation)
+    else:
+        problem, extent, area = _run_lengths(segmentation, width, height)
+    if problem is not None:
+        yield problem
+        return
+    left, top, right, bottom = extent
+    if left < -SLACK or top < -SLACK or right > width + SLACK or bottom > height + SLACK:
+        yield 'mask-outside', f'{_numbers(extent)} in an image of {width}x{height}'
+    box = annotation['bbox']
+    corners = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    gaps = [abs(a - b) for a, b in zip(extent, corners, strict=True)]
+    if max(gaps[0], gaps[2]) > max(3, MISMATCH * box[2]) or max(gaps[1], gaps[3]) > max(3, MISMATCH * box[3]):
+        yield 'mask-box-mismatch', f'mask {_numbers(extent)}, box {_numbers(corners)}'
+    yield from check_area(annotation, area)
+
+
+def check_area(annotation: dict, area: float) -> Iterator[Problem]:
+    """Whether an annotation's area is about `area`."""
+    given = annotation.get('area')
+    if given is None:
+        return
+    if not is_number(given) or abs(given - area) > max(10, AREA_MISMATCH * max(given, area)):
+        yield 'area-mismatch', f'{given}, expected about {area:.0f}'
+
+
+def is_number(value) -> bool:
+    """Whether a json value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def run_length_counts(segmentation: dict) -> np.ndarray:
+    """Run lengths of an RLE, compressed as in COCO or plain, as int64.
+
+    Raises:
+        ValueError: they are not of either form.
+    """
+    counts = segmentation['counts']
+    if isinstance(counts, list):
+        return np.array(counts, np.int64)
+    codes = np.frombuffer(counts.encode('ascii') if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
+    if codes.size == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError('counts are no compressed run lengths')
+    # five bits a character, the lowest first; 32 says that more follow, 16 in the last that the number is negative
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
+    if places.max() > 11:
+        raise ValueError('counts have a number that is too large')
+    numbers = np.add.reduceat((codes & 31) << (5 * places), starts)
+    numbers -= np.where(codes[ends] & 16, 1 << (5 * (places[ends] + 1)), 0)
+    for first in (1, 2):  # from the fourth on, a number is the difference to the one before the last
+        numbers[first::2] = np.cumsum(numbers[first::2])
+    return numbers
+
+
+def _polygons(polygons: list) -> tuple[Problem | None, tuple, float]:
+    area, low, high = 0.0, [], []
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6:
+            return ('polygon-short', polygon), (), 0
+        if len(polygon) % 2:
+            return ('polygon-odd', f'{len(polygon)} coordinates'), (), 0
+        try:
+            points = np.array(polygon, float).reshape(-1, 2)
+        except (TypeError, ValueError):
+            points = np.array([[math.nan]])
+        if not np.isfinite(points).all():
+            return ('polygon-not-finite', next(value for value in polygon if not is_number(value))), (), 0
+        x, y = points.T
+        area += abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2  # the shoelace formula
+        low.append(points.min(0))
+        high.append(points.max(0))
+    if area == 0:
+        return ('mask-empty', 'polygons without area' if polygons else 'no polygon'), (), 0
+    return None, (*np.min(low, 0).tolist(), *np.max(high, 0).tolist()), area
+
+
+def _run_lengths(segmentation, width: int, height: int) -> tuple[Problem | None, tuple, float]:
+    try:
+        size = tuple(segmentation['size'])
+        counts = run_length_counts(segmentation)
+    except (KeyError, TypeError, ValueError, UnicodeEncodeError) as error:
+        return ('rle-broken', str(error)), (), 0
+    if size != (height, width):
+        return ('rle-size', f'{list(size)}, expected [{height}, {width}]'), (), 0
+    if counts.min(initial=0) < 0 or counts.sum() != width * height:
+        return ('rle-broken', f'run lengths add up to {counts.sum()}, expected {width * height}'), (), 0
+    area = int(counts[1::2].sum())
+    if area == 0:
+        return ('mask-empty', 'no pixel'), (), 0
+    compressed = coco_mask.frPyObjects({'size': list(size), 'counts': counts.tolist()}, height, width)
+    x, y, w, h = coco_mask.toBbox(compressed).tolist()
+    return None, (x, y, x + w, y + h), area
+
+
+def _numbers(values) -> str:
+    return '[' + ', '.join(f'{value:.1f}' for value in values) + ']'
