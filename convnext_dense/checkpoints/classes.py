@@ -1,7 +1,7 @@
 """Which layers of a model depend on its number of classes, told from shapes, not from layer names."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def class_dependent(model: nn.Module, misshaped: Mapping[str, tuple]) -> tuple[list[str], tuple[int, int] | None]:
@@ -34,6 +34,35 @@ def class_dependent(model: nn.Module, misshaped: Mapping[str, tuple]) -> tuple[l
     if not candidates:
         return [], None
     return layers, (max(candidates), own)
+
+
+def carry_over(theirs: Tensor, ours: Tensor, their_classes: Sequence[str], own_classes: Sequence[str]) -> Tensor:
+    """``ours`` with the rows of ``theirs`` for every class that both have by name, and for the background.
+
+    Args:
+        theirs: parameter of the file; its first dimension is k times its classes, or its classes and a background.
+        ours: the same parameter of the model, as initialised.
+    """
+    merged = ours.clone()
+    for background in (0, 1):
+        rows, rest = divmod(len(ours), len(own_classes) + background)
+        if rest or len(theirs) != rows * (len(their_classes) + background):
+            continue
+        places = {name: index for index, name in enumerate(their_classes)}
+        pairs = [(places[name], index) for index, name in enumerate(own_classes) if name in places]
+        if background:
+            pairs.append((len(their_classes), len(own_classes)))  # the last one, as in mmdet
+        for source, target in pairs:
+            merged[target * rows:(target + 1) * rows] = theirs[source * rows:(source + 1) * rows]
+        break
+    return merged
+
+
+def classes_of(checkpoint: Mapping) -> tuple[str, ...]:
+    """Class names that a detector's or segmentor's file records (mmengine's or mmdet 2's way), or none."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else {}
+    names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _solve(outputs: int, factor: int, background: int) -> int | None:

@@ -2,7 +2,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..base import BaseTTAModel, is_model_wrapper, print_log
 from ..errors import UserError
-from .classes import class_dependent
+from .classes import carry_over, class_dependent, classes_of
 from .formats import FORMATS, OFFICIAL, Source, detect, dims_of, recognise
 from .reading import find_state_dict, read_checkpoint
 from .report import Mismatch, explain, grouped
@@ -46,10 +46,14 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, prefix: str | Non
 
 
 def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str | None = None,
-                   complete: bool = False) -> dict:
+                   complete: bool = False, classes: Sequence[str] = ()) -> dict:
     """The checkpoint with a ``state_dict`` that has exactly the model's names and shapes; the model is not touched.
 
-    What stays as initialised has the model's present values. Arguments and errors as for `load_checkpoint`.
+    What stays as initialised has the model's present values; in class-dependent layers, classes that the file has
+    under the same name keep its weights. Arguments and errors as for `load_checkpoint`.
+
+    Args:
+        classes: names of the model's classes, where they are known.
     """
     target = unwrap(model).state_dict()
     own = recognise(target, type(model).__name__)
@@ -62,6 +66,12 @@ def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str
     match_heads(unwrap(model), source, own, fit)
     if complete:
         fit.mismatch.missing += fit.fresh + [key for key in target if key.rpartition('.')[0] in fit.remapped]
+    their_classes = classes_of(checkpoint)
+    if fit.classes == (len(their_classes), len(classes)):
+        fit.shared_classes = [each for each in classes if each in their_classes]
+        heads = {own.outer + key: tensor for key, tensor in source.heads.items()}
+        fit.matched |= {key: carry_over(heads[key], target[key], their_classes, classes) for key in heads
+                        if key.rpartition('.')[0] in fit.remapped}
     check_finite(fit.matched, name)
     if fit.mismatch:
         raise UserError(explain(name, source, own, fit.mismatch, complete))
@@ -80,6 +90,7 @@ class Fit:
         mismatch: what is wrong.
         remapped: layers that stay as initialised since the number of classes differs.
         classes: the numbers of classes of file and model, if they differ.
+        shared_classes: names of those whose weights are kept all the same.
     """
 
     matched: dict[str, Tensor] = field(default_factory=dict)
@@ -88,6 +99,7 @@ class Fit:
     mismatch: Mismatch = field(default_factory=Mismatch)
     remapped: list[str] = field(default_factory=list)
     classes: tuple[int, int] | None = None
+    shared_classes: list[str] = field(default_factory=list)
 
 
 def match_backbone(source: Source, own: Source, fit: Fit) -> None:
@@ -193,8 +205,10 @@ def load_in_runner(runner: Any, filename: str, map_location: Any = 'cpu') -> dic
     from mmengine.runner import BaseLoop
     loops = {name: isinstance(getattr(runner, f'_{name}_loop'), BaseLoop) for name in ('train', 'val', 'test')}
     evaluates = (loops['val'] or loops['test']) and not loops['train']
+    dataset = runner.train_loop.dataloader.dataset if loops['train'] else None
     checkpoint = fit_checkpoint(runner.model, read_checkpoint(filename, map_location), filename,
-                                complete=runner._resume or evaluates)
+                                complete=runner._resume or evaluates,
+                                classes=getattr(dataset, 'metainfo', {}).get('classes') or ())
     runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # EMAHook takes or swaps weights here
     unwrap(runner.model).load_state_dict(checkpoint['state_dict'])
     runner._has_loaded = True
@@ -250,6 +264,8 @@ def log_line(name: str, source: Source, total: int, fit: Fit) -> None:
     if fit.remapped:
         parts.append(f'reinitialised for {fit.classes[1]} classes instead of {fit.classes[0]}: '
                      f'{", ".join(fit.remapped)}')
+    if fit.shared_classes:
+        parts.append(f'{len(fit.shared_classes)} of the same name keep theirs ({", ".join(fit.shared_classes[:8])})')
     if fit.dropped:
         parts.append('dropped ' + ', '.join(f'{count} ({kind})' for kind, count in fit.dropped.items()))
     print_log('; '.join(parts), logger='current', level=logging.WARNING if fit.remapped else logging.INFO)

@@ -9,6 +9,7 @@ from random_weights import randomise
 from toy import ARCH, Toy
 
 from convnext_dense.checkpoints import load_checkpoint
+from convnext_dense.checkpoints.loading import fit_checkpoint
 from convnext_dense.errors import UserError
 from convnext_dense.models import ConvNeXt
 
@@ -153,6 +154,31 @@ def test_another_number_of_classes(tmp_path, log):
         expected = fresh if key.startswith(dependent) else source.state_dict()
         assert torch.equal(value, expected[key]), key
     assert f'reinitialised for 5 classes instead of 7: {", ".join(dependent)}' in log[0]
+
+
+@pytest.mark.parametrize('meta', [dict(dataset_meta=dict(classes=('cat', 'person', 'dog'))),
+                                  dict(CLASSES=('cat', 'person', 'dog'))])
+def test_classes_of_the_same_name_keep_their_weights(meta, log):
+    """Their rows, found by a loop over (class, row of the class), and the background's; all others are fresh."""
+    names = ('horse', 'dog', 'tree', 'person', 'car')
+    source, model = randomise(Toy(3)).state_dict(), Toy(5)
+    fresh = model.state_dict()
+    fitted = fit_checkpoint(model, dict(state_dict=source, meta=meta), 'file', classes=names)['state_dict']
+    rows = {'conv_seg': 1, 'fc_cls': 1, 'fc_reg': 4}
+    compared = 0
+    for layer, count in rows.items():
+        for part in ('weight', 'bias'):
+            key = f'decode_head.{layer}.{part}'
+            for index, name in enumerate(names):
+                there = {'dog': 2, 'person': 1}.get(name)
+                for row in range(count):
+                    expected = fresh[key][index * count + row] if there is None else source[key][there * count + row]
+                    assert torch.equal(fitted[key][index * count + row], expected), (key, name)
+                    compared += 1
+    assert compared == 2 * 5 * 6
+    assert torch.equal(fitted['decode_head.fc_cls.weight'][5], source['decode_head.fc_cls.weight'][3])  # background
+    assert torch.equal(fitted['decode_head.shared.weight'], source['decode_head.shared.weight'])
+    assert '2 of the same name keep theirs (dog, person)' in log[0]
 
 
 def test_another_width_is_not_another_number_of_classes(tmp_path):
