@@ -1,13 +1,180 @@
-"""Latency of a whole model, split into its parts."""
+"""Latency of a whole detector or segmentor on image files, split into its parts."""
 import argparse
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from torch import nn
+
+from .. import stack
+from ..config import load_config
+from ..errors import UserError
+from ..inference.inputs import find_inputs
+from ..inference.predictor import Predictor
+from ..model_info import published_input
+from .backbone import describe_machine, peak_memory
+from .timing import synchronize, time_once
 
 HELP = 'latency and throughput of a whole model, split into data, backbone, neck, heads and post-processing'
+PARTS = ('data', 'backbone', 'neck', 'RPN', 'RoI heads', 'decode head', 'post-processing', 'other')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    parser.add_argument('config', help='a config file, or one of the package (det/... or seg/...)')
+    parser.add_argument('--checkpoint', help='trained weights (default: random ones)')
+    parser.add_argument('--images', metavar='FOLDER', help='image files to read (default: one that is made)')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+                        help="of the file that is made, in pixels (default: the published FLOPs' input)")
+    parser.add_argument('--batch', type=int, default=1, help='images that go through the network together')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--rounds', type=int, default=9, help='repetitions; the median counts (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
 
 
 def run(args: argparse.Namespace) -> tuple[dict, str]:
-    """Measure; returns the figures and the table to print."""
-    raise NotImplementedError('written next')
+    """Measure; returns the figures and the table to print.
+
+    A round is one batch: its files are read and go through pipeline, preprocessing and network to results on the CPU.
+
+    Raises:
+        UserError: a device that is not there, a wrong number, or images of several sizes after the pipeline.
+    """
+    if min(args.batch, args.rounds, *(args.size or (1,))) < 1:
+        raise UserError('benchmark model: --batch, --rounds and --size must be at least 1')
+    stack.use_device(args.device)
+    cfg = load_config(args.config, args.cfg_options)
+    if not args.checkpoint:
+        keep_all_detections(cfg)
+    predictor = Predictor(cfg, args.checkpoint, args.device)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [source.path for source in find_inputs([args.images or make_image(cfg, args.size, folder)])]
+        batch = [files[index % len(files)] for index in range(args.batch)]
+        shapes = {tuple(predictor.load(file)['inputs'].shape) for file in batch}
+        if len(shapes) > 1:
+            raise UserError(f'benchmark model: {args.images} gives images of {len(shapes)} sizes, as '
+                            f'{" and ".join(map(str, sorted(shapes)[:2]))}, which cannot be one batch: use --batch 1, '
+                            'or images of one size')
+        result = measure(predictor, batch, args)
+    result |= dict(config=args.config, weights=args.checkpoint or 'random', machine=describe_machine(args.device),
+                   batch=args.batch, network_input=shapes.pop(), rounds=args.rounds)
+    return result, format_result(result)
+
+
+def keep_all_detections(cfg) -> None:
+    """With random weights no score is high: keep as many detections as an image may have, the most work there is."""
+    rcnn = cfg.model.get('test_cfg', {}).get('rcnn')
+    if rcnn is not None:
+        rcnn.score_thr = 0.0
+
+
+def make_image(cfg, size: list[int] | None, folder: str) -> str:
+    """Write one JPEG of smooth noise and return its folder; ``size`` is (height, width)."""
+    height, width = size or published_input(cfg)[::-1]
+    noise = np.random.default_rng(0).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+    cv2.imwrite(str(Path(folder, 'made.jpg')), cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+def measure(predictor: Predictor, batch: list[Path], args: argparse.Namespace) -> dict:
+    """Median milliseconds of a batch, whole and by part, and the peak memory of the network."""
+    def whole():
+        predictor.predict([predictor.load(file) for file in batch])
+
+    for _ in range(2):
+        whole()
+    latency = median(time_once(whole) for _ in range(args.rounds))
+    with Stopwatch(predictor) as watch:
+        rounds = []
+        for _ in range(args.rounds):
+            watch.seconds.clear()
+            watch.call('other', whole)
+            rounds.append(dict(watch.seconds))
+    parts = {part: 1e3 * median(seconds.get(part, 0.0) for seconds in rounds) for part in PARTS
+             if any(part in seconds for seconds in rounds)}
+    data = pseudo_collate([predictor.load(file) for file in batch])
+
+    @torch.no_grad()
+    def network():
+        return predictor.model.test_step(data)
+
+    found = network()
+    detections = [len(sample.pred_instances) for sample in found] if predictor.task == 'det' else None
+    return dict(latency_ms=1e3 * latency, images_per_second=len(batch) / latency, parts_ms=parts,
+                peak_memory_mb=peak_memory(network, args.device) / 1e6, detections=detections)
+
+
+class Stopwatch:
+    """Adds up the seconds that each part of a model takes, without those of the parts that it calls.
+
+    On a GPU every part is waited for, so that it is charged with its own work; the parts then take longer together
+    than the model alone. As a context manager it puts clocks around the parts and takes them away again.
+    """
+
+    def __init__(self, predictor: Predictor):
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.inner = [0.0]  # seconds of parts inside those that run now
+        self.wrapped: list[tuple[object, str]] = []
+        self.predictor = predictor
+
+    def __enter__(self) -> 'Stopwatch':
+        model = self.predictor.model
+        for part, owner, method in ((('data', self.predictor, 'load'), ('data', model.data_preprocessor, 'forward'),
+                                     ('backbone', model.backbone, 'forward'),
+                                     ('neck', getattr(model, 'neck', None), 'forward'),
+                                     ('RPN', getattr(model, 'rpn_head', None), 'predict'),
+                                     ('RoI heads', getattr(model, 'roi_head', None), 'predict'),
+                                     ('decode head', getattr(model, 'decode_head', None), 'predict'),
+                                     ('post-processing', model, 'postprocess_result'),
+                                     ('post-processing', self.predictor, 'result'))):
+            self._wrap(part, owner, method)
+        roi_head = getattr(model, 'roi_head', None)
+        for name in ('bbox_head', 'mask_head'):
+            heads = getattr(roi_head, name, None)
+            for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+                self._wrap('post-processing', head, 'predict_by_feat')
+        return self
+
+    def __exit__(self, *_) -> None:
+        for owner, method in self.wrapped:
+            delattr(owner, method)
+
+    def call(self, part: str, function: Callable, *args, **kwargs):
+        """Call a function and charge a part with it."""
+        synchronize()
+        start, outer = perf_counter(), len(self.inner)
+        self.inner.append(0.0)
+        result = function(*args, **kwargs)
+        synchronize()
+        taken = perf_counter() - start
+        self.seconds[part] += taken - self.inner.pop()
+        self.inner[outer - 1] += taken
+        return result
+
+    def _wrap(self, part: str, owner, method: str) -> None:
+        function = getattr(owner, method, None)
+        if function is not None:
+            setattr(owner, method, lambda *args, **kwargs: self.call(part, function, *args, **kwargs))
+            self.wrapped.append((owner, method))
+
+
+def format_result(result: dict) -> str:
+    """The figures as text with one Markdown table."""
+    shape, total = result['network_input'], sum(result['parts_ms'].values())
+    lines = [f"{Path(result['config']).stem}, {result['weights']} weights, {result['machine']}",
+             f"network input {result['batch']}x{'x'.join(map(str, shape))}, medians of {result['rounds']} rounds after "
+             'warm-up', '', '| part | ms | share |', '| --- | ---: | ---: |']
+    lines += [f'| {part} | {value:.1f} | {value / total:.0%} |' for part, value in result['parts_ms'].items()]
+    lines += ['', f"whole: {result['latency_ms']:.1f} ms a batch, {result['images_per_second']:.2f} images a second, "
+              f"peak memory of the network {result['peak_memory_mb']:.0f} MB"]
+    if result['detections']:
+        lines.append(f"detections of an image: {', '.join(map(str, result['detections']))}"
+                     + (' (random weights: as many as may be kept)' if result['weights'] == 'random' else ''))
+    return '\n'.join(lines)

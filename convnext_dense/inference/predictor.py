@@ -60,7 +60,8 @@ class Predictor:
     Args:
         config: a config file, one of the package (``det/...``), a loaded Config, or the name of a published row
             (docs/recipes.md), whose fine-tuned weights are then fetched.
-        checkpoint: trained weights: a file, a URL or a name of the zoo; not needed with a row's name.
+        checkpoint: trained weights: a file, a URL or a name of the zoo; not needed with a row's name. A loaded Config
+            without them keeps random weights, for measurements.
         device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
         cfg_options: ``key=value`` strings that change the config, as of the tools.
 
@@ -75,7 +76,7 @@ class Predictor:
 
     def __init__(self, config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
                  device: str = 'auto', cfg_options: list[str] | None = None):
-        if checkpoint is None:
+        if checkpoint is None and not isinstance(config, Config):
             recipe = find_recipe(os.fspath(config))
             config, checkpoint = recipe.config, recipe.name
         cfg = deepcopy(config) if isinstance(config, Config) else load_config(os.fspath(config), cfg_options)
@@ -92,7 +93,7 @@ class Predictor:
             read_array = dict(type='LoadImageFromNDArray')
             self.pipelines = {kind: Compose([first, *without_annotations(dataset['pipeline'][1:])])
                               for kind, first in (('file', dataset['pipeline'][0]), ('array', read_array))}
-        meta = load_weights(self.model, os.fspath(checkpoint)).get('meta') or {}
+        meta = {} if checkpoint is None else load_weights(self.model, os.fspath(checkpoint)).get('meta') or {}
         self.model.to(choose_device(device)).eval()
         meta = {**known, **meta.get('dataset_meta', {})}
         self.classes = tuple(meta['classes'])
@@ -147,10 +148,11 @@ class Predictor:
         for indices in by_shape.values():
             found = self.model.test_step(pseudo_collate([samples[index] for index in indices]))
             for index, sample in zip(indices, found, strict=True):
-                results[index] = self._result(sample)
+                results[index] = self.result(sample)
         return results
 
-    def _result(self, sample) -> Detections | Segmentation:
+    def result(self, sample) -> Detections | Segmentation:
+        """The plain result of one of MM's data samples."""
         if self.task == 'det':
             found = instances_of(sample.pred_instances)
             return Detections(found.labels, found.boxes, found.masks, found.scores, self.classes,
