@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from convnext_dense.cli import run_tool
+from convnext_dense.cli import run_tool, tool_line
 from convnext_dense.datasets.convert import FORMATS, detect_format
 from convnext_dense.datasets.convert.planning import plan
 from convnext_dense.datasets.convert.source import Options, Skipped
@@ -64,7 +64,7 @@ def print_summary(out: Path, info: DatasetInfo, skipped: Skipped, notes: list[st
         print(f'note: {note}')
     for reason, (count, example) in skipped.reasons.items():
         print(f'left out: {count} x {reason} (first: {example})')
-    print(f'next: python tools/check_dataset.py {out}')
+    print(f'next: {tool_line("check_dataset", out)}')
 
 
 if __name__ == '__main__':

@@ -194,3 +194,9 @@ def test_a_million_annotations_fit_into_two_gigabytes(tmp_path, repo_root):
     print(f'{file.stat().st_size / 2**20:.0f} MiB of json, {content["checked"]}: at most {peak:.2f} GiB in a process')
     assert content['checked']['annotations'] == 10**6
     assert peak * 3 < 2  # two workers beside the main process
+
+
+def test_the_page_lists_every_finding(repo_root):
+    page = (repo_root / 'docs/datasets.md').read_text()
+    assert [f'| `{code}` | {severity} | {meaning} |' for code, (severity, meaning) in CODES.items()
+            if f'| `{code}` | {severity} | {meaning} |' not in page] == []
