@@ -80,10 +80,10 @@ def label_score(index: int, matrix: np.ndarray, names: Sequence[str]) -> ImageSc
 def choose(scores: Sequence[ImageScore], count: int) -> dict[str, list[tuple[ImageScore, str]]]:
     """The best, the worst and the most surprising images: group -> (score, what to say); `count` of each at most.
 
-    No image is both among the best and the worst, so small data sets show fewer.
+    No image is both among the best and the worst, and none without a fault is among the worst.
     """
     best = sorted(scores, key=lambda s: (-s.quality, -s.weight))[:count]
-    worst = [s for s in sorted(scores, key=lambda s: (s.quality, -s.weight)) if s not in best][:count]
+    worst = [s for s in sorted(scores, key=lambda s: (s.quality, -s.weight)) if s not in best and s.quality < 1][:count]
     groups = {'best': [(s, s.summary) for s in best], 'worst': [(s, s.summary) for s in worst]}
     for kind in (FALSE_POSITIVE, LARGE_MISS, CONFUSED_AREA):
         with_it = sorted((s for s in scores if kind in s.surprises), key=lambda s: -s.surprises[kind][0])[:count]

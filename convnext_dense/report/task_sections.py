@@ -1,6 +1,8 @@
 """The sections of a report that belong to one task: precision and recall, errors, confusion."""
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..visualization.curves import plot_lines, plot_matrix
 from ..visualization.page import Bars, Block, Details, Heading, Picture, Pictures, Section, Table, Text
 from .average_precision import RECALLS
@@ -94,8 +96,12 @@ def _confusion_section(runs: Sequence[Evaluated], meaning: str) -> Section:
         shares = row_shares(matrix)
         labels = names if len(matrix) == len(names) else [*names, 'background']
         of_run = '' if len(runs) == 1 else f' of {run.name}'
-        picture = plot_matrix(shares, labels, f'confusion{of_run}, share of the row', 'prediction', 'truth')
-        pictures.append(Picture(picture, _numbering(labels), f'confusion matrix{of_run}'))
+        shown = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))  # the classes that occur at all
+        if shown.size:
+            titles = [labels[i] for i in shown]
+            picture = plot_matrix(shares[np.ix_(shown, shown)], titles, f'confusion{of_run}, share of the row',
+                                  'prediction', 'truth')
+            pictures.append(Picture(picture, _numbering(titles), f'confusion matrix{of_run}'))
         pairs = most_confused(matrix[:len(names), :len(names)], PAIRS)
         if pairs:
             rows = [(names[true], names[predicted], int(matrix[true, predicted]), float(100 * shares[true, predicted]))
@@ -112,4 +118,4 @@ def _numbering(labels: Sequence[str]) -> str:
     if len(labels) <= 20:
         return 'Figures are per cent of the row; below 0.5 they are left out.'
     every_tenth = ', '.join(f'{i} {labels[i]}' for i in range(0, len(labels), 10))
-    return f'{len(labels)} classes in the order of their labels: {every_tenth}.'
+    return f'The {len(labels)} classes that occur, in the order of their labels: {every_tenth}.'

@@ -135,5 +135,7 @@ def test_chosen_images():
     assert chosen == {'best': [(2, 'many right'), (1, 'few right')], 'worst': [(3, 'wrong'), (0, 'even')],
                       LARGE_MISS: [(3, 'large'), (1, 'small')]}
     assert [score.index for score, _ in choose(scores, 3)['worst']] == [3]  # the others are the best already
+    assert [score.index for score, _ in choose(scores[1:], 1)['worst']] == [3]
+    assert 'worst' not in choose(scores[1:3], 1)  # nothing is wrong with what is left
     other = [ImageScore(0, 0.6, 1, ''), ImageScore(2, 0.2, 4, ''), ImageScore(3, 0.0, 2, '')]
     assert [(a.index, b.quality) for a, b in most_different(scores, other, 5)] == [(2, 0.2), (0, 0.6)]

@@ -62,6 +62,7 @@ def test_the_browser_sees_faults(tmp_path):
     assert any('planted' in line for line in phone['console'])
 
 
+@pytest.mark.slow
 def test_pages_fit_phones_and_desktops_without_errors(make_run, tmp_path):
     det = make_run('detector', 'det', config='mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco')
     other = make_run('another_detector_with_quite_a_long_name_for_a_phone', 'det', seed=1)

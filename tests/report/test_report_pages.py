@@ -72,6 +72,7 @@ def test_segmentation_page_has_the_figures_of_a_loop(make_run, shapes):
         assert f'|{name}|{100 * iou:.1f}|' in text
 
 
+@pytest.mark.slow
 def test_two_runs_show_their_differences(make_run):
     first, second = make_run('first', 'det'), make_run('second', 'det', seed=1)
     text = text_of(write_report([first, second], first / 'both.html'))
