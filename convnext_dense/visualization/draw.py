@@ -191,7 +191,7 @@ def enlargement(image: np.ndarray, min_side: int) -> int:
 
 def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
     """Repeat every pixel `factor` times both ways, so that a pixel of the data stays visible as one."""
-    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+    return image.copy() if factor == 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def line_width(image: np.ndarray) -> int:
@@ -209,8 +209,9 @@ def _paint_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, width: in
     x, y, wide, high = cv2.boundingRect(mask)  # work on the object, not on the whole image
     mask, region = mask[y:y + high, x:x + wide], picture[y:y + high, x:x + wide]
     inside = mask.astype(bool)
-    region[inside] = np.rint(0.5 * region[inside] + 0.5 * np.array(colour)).astype(np.uint8)
+    blended = np.rint(0.5 * np.arange(256)[:, None] + 0.5 * np.array(colour)).astype(np.uint8)[None]
     if inside.any():
+        np.copyto(region, cv2.LUT(region, blended), where=inside[..., None])
         edge = inside & ~cv2.erode(mask, np.ones((2 * width + 1,) * 2, np.uint8), borderValue=0).astype(bool)
         region[edge] = colour
 
