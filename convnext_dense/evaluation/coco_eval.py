@@ -1,4 +1,6 @@
 """Box and mask AP by COCO's rules: computed by faster-coco-eval, or by pycocotools as the reference."""
+import contextlib
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,12 +113,12 @@ def evaluate(coco_gt: COCO, detections: list[dict], iou_type: str, *, backend: s
     if iou_type == 'segm':
         _check_segmentations(coco_gt)
     build = _faster if backend == 'faster' else _pycocotools
-    evaluator = build(coco_gt, detections, iou_type)
-    params = evaluator.params
-    params.catIds = sorted(coco_gt.getCatIds() if cat_ids is None else cat_ids)
-    params.maxDets, params.useCats = sorted(max_dets), int(use_cats)
-    params.iouThrs = np.sort(np.atleast_1d(iou_thrs))
-    with silent():
+    with silent(), without_garbage_collection():
+        evaluator = build(coco_gt, detections, iou_type)
+        params = evaluator.params
+        params.catIds = sorted(coco_gt.getCatIds() if cat_ids is None else cat_ids)
+        params.maxDets, params.useCats = sorted(max_dets), int(use_cats)
+        params.iouThrs = np.sort(np.atleast_1d(iou_thrs))
         evaluator.evaluate()
         evaluator.accumulate()
     return CocoEvaluation(*(np.asarray(evaluator.eval[key]) for key in ('precision', 'recall', 'scores')),
@@ -130,15 +132,47 @@ def mask_areas(masks: list[dict]) -> np.ndarray:
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
 
 
+@contextlib.contextmanager
+def without_garbage_collection():
+    """Spare Python the search for cycles among the many dicts of an evaluation: there are none, and it takes long."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _pycocotools(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOeval:
     shape = 'bbox' if iou_type == 'bbox' else 'segmentation'  # with both, pycocotools takes a mask's area for its box's
     results = [{key: detection[key] for key in ('image_id', 'category_id', 'score', shape)} for detection in detections]
-    with silent():
-        return COCOeval(coco_gt, coco_gt.loadRes(results) if results else _results(COCO, coco_gt, []), iou_type)
+    if results:
+        return COCOeval(coco_gt, coco_gt.loadRes(results), iou_type)
+    nothing = COCO()  # loadRes cannot take an empty list
+    index(nothing, {**coco_gt.dataset, 'annotations': []})
+    return COCOeval(coco_gt, nothing, iou_type)
+
+
+class Detections(FasterCOCO):
+    """COCO results, all of which are evaluated: with nothing to look up, no index is built.
+
+    Those of other images and categories lie in cells that no evaluation visits.
+    """
+
+    def __init__(self, results: list[dict], images: dict[int, dict]):
+        super().__init__()
+        self.results, self.imgs = results, images
+
+    def getAnnIds(self, *_, **__) -> list[int]:
+        return []
+
+    def loadAnns(self, *_) -> list[dict]:
+        return self.results
 
 
 def _faster(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOeval_faster:
-    """What faster-coco-eval's loadRes does, with all areas at once and no box or copy of a mask that nobody reads."""
+    """What faster-coco-eval's loadRes does, with all areas at once and no index, box or mask that nobody reads."""
     if iou_type == 'bbox':
         areas = [detection['bbox'][2] * detection['bbox'][3] for detection in detections]
     else:
@@ -154,14 +188,7 @@ def _faster(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOeval_fa
         elif (image, category) in compared:
             result['segmentation'] = detection['segmentation']
         results.append(result)
-    return COCOeval_faster(coco_gt, _results(FasterCOCO, coco_gt, results), iou_type)
-
-
-def _results(kind: type, coco_gt: COCO, results: list[dict]):
-    coco_dt = kind()
-    index(coco_dt, dict(images=coco_gt.dataset['images'], categories=coco_gt.dataset['categories'],
-                        annotations=results))
-    return coco_dt
+    return COCOeval_faster(coco_gt, Detections(results, coco_gt.imgs), iou_type)
 
 
 def _check_segmentations(coco_gt: COCO) -> None:
