@@ -13,7 +13,7 @@ from mmengine.registry import METRICS
 from ..errors import UserError
 from ..results import dump_predictions, write_metrics
 from ..runner import Runner, prepare_testing
-from .work_dir import PREDICTIONS, REPORT_DIR, WorkDir
+from .work_dir import PREDICTIONS, WorkDir
 
 
 def predictions_of(work: WorkDir, anew: bool) -> Path:
@@ -28,7 +28,7 @@ def predictions_of(work: WorkDir, anew: bool) -> Path:
     if work.checkpoint is None:
         raise UserError(f'{work.path} has neither a checkpoint (*.pth) nor {PREDICTIONS}: name the weights with '
                         '--checkpoint FILE')
-    folder = work.path / REPORT_DIR
+    folder = work.evaluation_dir
     print_log(f'{work.path} has no predictions of {work.checkpoint}: evaluating it now, into {folder}',
               logger='current', level=logging.WARNING)
     cfg = copy.deepcopy(work.cfg)

@@ -14,7 +14,7 @@ from ..recipes import Recipe, load_recipes
 from ..visualization.curves import Curve, read_scalars
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg'}
-REPORT_DIR = 'report'  # folder in the work dir for an evaluation made for the report
+REPORT_DIR = 'report'  # folder in the work dir for evaluations made for the report
 PREDICTIONS = 'predictions.pkl'
 
 
@@ -43,9 +43,15 @@ class WorkDir:
     def name(self) -> str:
         return self.path.resolve().name
 
+    @property
+    def evaluation_dir(self) -> Path:
+        """Where an evaluation of the checkpoint for the report goes."""
+        return self.path / REPORT_DIR / (self.checkpoint.stem if self.checkpoint else '')
+
     def predictions(self) -> Path | None:
         """The newest predictions that are not older than the checkpoint, or None."""
-        files = [file for file in (self.path / PREDICTIONS, self.path / REPORT_DIR / PREDICTIONS) if file.is_file()
+        files = [folder / PREDICTIONS for folder in (self.path, self.evaluation_dir)]
+        files = [file for file in files if file.is_file()
                  and (self.checkpoint is None or file.stat().st_mtime >= self.checkpoint.stat().st_mtime)]
         return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
@@ -78,7 +84,8 @@ def open_work_dir(path, checkpoint: str | None = None, data_root: str | None = N
 
     Args:
         path: the folder that `tools/train.py` or `tools/test.py` wrote.
-        checkpoint: a file; default: the newest `best_*.pth`, else the last one.
+        checkpoint: a file; default: what `tools/test.py` evaluated there last, if nothing was trained since; else
+            the newest `best_*.pth`, else the last one.
         data_root: folder of the data, where the config's is not right (any more).
 
     Raises:
@@ -97,9 +104,14 @@ def open_work_dir(path, checkpoint: str | None = None, data_root: str | None = N
     if task is None or 'test_dataloader' not in cfg:
         raise UserError(f'{configs[-1]} is no config of a detector or segmentor with a test set: expected '
                         f'default_scope mmdet or mmseg and a test_dataloader, found {cfg.get("default_scope")}')
-    weights = Path(checkpoint) if checkpoint else _newest_checkpoint(path)
+    weights = Path(checkpoint) if checkpoint else _tested_checkpoint(cfg) or _newest_checkpoint(path)
     return WorkDir(path, cfg, _training_config(path) or configs[-1].read_text(), task, weights, _curves(path),
                    _recipe(configs[-1].stem))
+
+
+def _tested_checkpoint(cfg: Config) -> Path | None:
+    tested = not cfg.get('train_dataloader') and cfg.get('load_from')  # tools/test.py writes a config without training
+    return Path(tested) if tested and Path(tested).is_file() else None
 
 
 def _newest_checkpoint(path: Path) -> Path | None:

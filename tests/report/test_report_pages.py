@@ -113,6 +113,7 @@ def test_a_detector_that_finds_nothing(make_run):
     assert '|box AP|0.00|' in text and 'largest missed objects' in text and 'No class was taken for another' in text
 
 
+@pytest.mark.slow
 def test_without_predictions_the_checkpoint_is_evaluated(make_run):
     folder = make_run('trained', 'seg')
     (folder / 'predictions.pkl').unlink()
@@ -120,10 +121,10 @@ def test_without_predictions_the_checkpoint_is_evaluated(make_run):
     init_default_scope('mmseg')
     torch.save({'state_dict': MODELS.build(cfg.model).state_dict()}, folder / 'best_mIoU_iter_8.pth')
     text = text_of(write_report([folder], folder / 'report.html', images=1))
-    measured = json.loads((folder / 'report/metrics.json').read_text())
+    measured = json.loads((folder / 'report/best_mIoU_iter_8/metrics.json').read_text())
     assert f'|mIoU|{measured["mIoU"]:.2f}|' in text and 'best_mIoU_iter_8.pth' in text
     assert re.search(r'\|images per second\|[\d.]+\|', text)
-    made = folder / 'report/predictions.pkl'
+    made = folder / 'report/best_mIoU_iter_8/predictions.pkl'
     assert 'seg_logits' not in pickle.loads(made.read_bytes())[0]
     before = made.stat().st_mtime_ns
     write_report([folder], folder / 'report.html', images=0)
@@ -131,6 +132,15 @@ def test_without_predictions_the_checkpoint_is_evaluated(make_run):
     os.utime(made, ns=(0, 0))  # older than the weights
     write_report([folder], folder / 'report.html', images=0)
     assert made.stat().st_mtime_ns > before
+    (folder / 'iter_4.pth').write_bytes((folder / 'best_mIoU_iter_8.pth').read_bytes())
+    before = made.stat().st_mtime_ns
+    text = text_of(write_report([folder], folder / 'report.html', checkpoint=str(folder / 'iter_4.pth'), images=0))
+    assert 'iter_4.pth' in text and made.stat().st_mtime_ns == before, 'other weights go elsewhere'
+    os.utime(folder / 'best_mIoU_iter_8.pth', ns=(0, 0))
+    # as tools/test.py leaves it
+    (folder / 'tiny_seg.py').write_text((folder / 'report/iter_4/tiny_seg.py').read_text())
+    text = text_of(write_report([folder], folder / 'report.html', images=0))
+    assert 'iter_4.pth' in text and 'best_mIoU' not in text.partition('Config of')[0]
 
 
 def empty(folder):
