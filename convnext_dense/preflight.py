@@ -8,6 +8,7 @@ from mmengine.config import Config
 from .config import datasets_of
 from .data_files import leaves
 from .errors import UserError
+from .wording import few
 
 PATH_KEYS = ('ann_file', 'proposal_file')
 # what each launcher sets for the processes it starts
@@ -70,7 +71,7 @@ def explain_empty(loader: dict) -> UserError:
             if missing is not None:
                 return missing
         sentences.append(f'{dataset["type"]} of {ann_file} is empty after filtering: expected images with annotations '
-                         f'of {_few(list(classes))}; check ann_file, data_prefix and filter_cfg')
+                         f'of {few(list(classes))}; check ann_file, data_prefix and filter_cfg')
     return UserError('; '.join(sentences))
 
 
@@ -86,7 +87,7 @@ def _lacks_classes(ann_file, classes) -> UserError | None:
     if not missing:
         return None
     return UserError(f'{ann_file}: {len(missing)} of the {len(classes)} classes in the config are not among its '
-                     f'categories ({_few(missing)} missing; the file has {_few(names)}): set metainfo='
+                     f'categories ({few(missing)} missing; the file has {few(names)}): set metainfo='
                      "dict(classes=...) of the data set to the file's category names")
 
 
@@ -117,7 +118,7 @@ def _check_class_count(cfg: Config, loader: str, dataset: dict) -> None:
     for place, count in _head_class_counts(cfg.model, 'model'):
         if count != len(classes):
             raise UserError(f'{place}.num_classes is {count}, but the data set of {loader} has {len(classes)} classes '
-                            f'({_few(list(classes))}): set every head to num_classes={len(classes)}, or the '
+                            f'({few(list(classes))}): set every head to num_classes={len(classes)}, or the '
                             "data set's metainfo to the classes the heads are for")
 
 
@@ -145,8 +146,3 @@ def _as_list(evaluator) -> list[dict]:
     if evaluator is None:
         return []
     return [evaluator] if isinstance(evaluator, dict) else list(evaluator)
-
-
-def _few(names: list) -> str:
-    shown = ', '.join(map(str, names[:5]))
-    return shown + (f', ... ({len(names)} in all)' if len(names) > 5 else '') if names else 'none'

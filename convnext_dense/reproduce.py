@@ -8,6 +8,7 @@ from mmengine.config import Config
 from .checkpoints import load_checkpoint
 from .config import load_config
 from .errors import UserError
+from .inference.protocols import use_ms_flip
 from .recipes import Recipe
 from .runner import Runner, prepare_testing
 
@@ -69,7 +70,7 @@ def reproduce(recipe: Recipe, multi_scale: bool = False, data_root: str | None =
     cfg.load_from = None  # loaded below, where every weight is asked for
     cfg.visualizer.name = f'{work_dir} multi-scale' if multi_scale else work_dir  # mmengine has one of a name for all
     if multi_scale:
-        use_multi_scale(cfg)
+        use_ms_flip(cfg)
     runner = Runner.from_cfg(cfg)
     load_checkpoint(runner.model, checkpoint or recipe.name, complete=True)
     measured = runner.test()
@@ -92,13 +93,6 @@ def judge(recipe: Recipe, metric: str, ours: float, images: int) -> Result:
     else:
         verdict = 'reproduced' if abs(ours - published) <= TOLERANCE + 1e-9 else 'differs'
     return Result(recipe.name, metric, round(ours, 2), published, TOLERANCE, images, verdict)
-
-
-def use_multi_scale(cfg: Config) -> None:
-    """Turn a segmentation config's test into the published multi-scale + flip protocol, in place."""
-    cfg.model.test_cfg = dict(mode='whole')
-    cfg.model = dict(cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
 def check_layout(cfg: Config, task: str) -> int:

@@ -4,9 +4,12 @@ import math
 import os
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
+from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from .errors import UserError
@@ -28,7 +31,7 @@ def write_metrics(runner: Runner, metrics: dict[str, float]) -> None:
 def dump_predictions(cfg: Config, out: str) -> None:
     """Let the evaluation also write every prediction to the pickle file ``out``, in place.
 
-    Detection: mmdet's format, masks as COCO RLE. Segmentation: mmengine's, label maps as tensors.
+    Detection: mmdet's format, masks as COCO RLE. Segmentation: mmengine's, label maps only.
 
     Raises:
         UserError: ``out`` is not a .pkl file.
@@ -36,7 +39,7 @@ def dump_predictions(cfg: Config, out: str) -> None:
     if not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out}: predictions are written as a pickle, expected a name that ends in .pkl')
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpLabelMaps'
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=out)]
 
@@ -46,3 +49,14 @@ def draw_predictions(cfg: Config, folder: str) -> None:
     from .visualization import hook  # noqa: F401  (registers DrawPredictionsHook)
     Path(folder).mkdir(parents=True, exist_ok=True)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='DrawPredictionsHook', out_dir=folder)]
+
+
+@METRICS.register_module()
+class DumpLabelMaps(DumpResults):
+    """mmengine's DumpResults for segmentation, label maps only: the scores of one ADE20K image take some 200 MB."""
+
+    def process(self, data_batch, predictions) -> None:
+        for prediction in predictions:
+            labels = prediction['pred_sem_seg']['data'].to(torch.int16)
+            kept = {key: value for key, value in prediction.items() if key not in ('seg_logits', 'gt_sem_seg')}
+            super().process(data_batch, [{**kept, 'pred_sem_seg': {'data': labels}}])

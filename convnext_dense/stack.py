@@ -64,8 +64,9 @@ def require(*packages: str) -> None:
 
 def versions() -> dict[str, str]:
     """Installed versions of what results depend on, distribution name -> version."""
-    names = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pycocotools', 'mmengine', 'mmcv-lite', 'mmcv', 'mmdet',
-             'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')
+    names = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pycocotools', 'faster-coco-eval', 'mmengine',
+             'mmcv-lite', 'mmcv', 'mmdet', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
+             'onedl-mmsegmentation')
     found = {'python': '.'.join(map(str, sys.version_info[:3]))}
     for name in names:
         try:

@@ -10,8 +10,8 @@ from convnext_dense.config import load_config
 from convnext_dense.datasets.checks.check import check_dataset
 from convnext_dense.datasets.checks.repair import repair
 from convnext_dense.datasets.checks.targets import targets_of_config, targets_of_path
-from convnext_dense.datasets.progress import show_progress
 from convnext_dense.errors import UserError
+from convnext_dense.progress import show_progress
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -10,8 +10,8 @@ from convnext_dense.datasets.convert.source import Options, Skipped
 from convnext_dense.datasets.convert.writing import write_dataset
 from convnext_dense.datasets.folders import PLACEMENTS, check_output
 from convnext_dense.datasets.layout import COUNTED, INFO_FILE, DatasetInfo
-from convnext_dense.datasets.progress import show_progress
 from convnext_dense.errors import UserError
+from convnext_dense.progress import show_progress
 
 
 def parse_args(argv=None) -> argparse.Namespace:

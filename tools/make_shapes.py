@@ -1,10 +1,11 @@
 #!/usr/bin/env python
 """Generate the shapes data set: python tools/make_shapes.py --out data/shapes."""
 import argparse
-import sys
+from functools import partial
 
 from convnext_dense.cli import run_tool
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
+from convnext_dense.progress import show_progress
 
 
 def parse_args(argv=None):
@@ -18,18 +19,10 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def show_progress(done: int, total: int) -> None:
-    """One line that counts up on a terminal; elsewhere a line per tenth."""
-    if sys.stderr.isatty():
-        print(f'\r{done}/{total} images', end='\n' if done == total else '', file=sys.stderr, flush=True)
-    elif done == total or done % max(1, total // 10) == 0:
-        print(f'{done}/{total} images', file=sys.stderr, flush=True)
-
-
 def main(argv=None) -> None:
     args = parse_args(argv)
     params = ShapesParams(args.seed, args.train, args.val, args.size)
-    written = generate_shapes(args.out, params, args.overwrite, show_progress)
+    written = generate_shapes(args.out, params, args.overwrite, partial(show_progress, 'image'))
     print(f'{args.out}: {args.train} + {args.val} images ' + ('written' if written else 'are already there'))
 
 

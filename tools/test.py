@@ -1,12 +1,15 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint: mAP for detection, mIoU for segmentation."""
 import argparse
+from pathlib import Path
 
 from convnext_dense import stack
 from convnext_dense.cli import run_tool
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.inference import protocols
+from convnext_dense.report import write_report
+from convnext_dense.report.work_dir import PREDICTIONS
 from convnext_dense.results import draw_predictions, dump_predictions, write_metrics
 from convnext_dense.runner import Runner, prepare_testing
 
@@ -19,6 +22,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data-root', help='folder of the data, for the loader and the evaluator')
     parser.add_argument('--show-dir', help='draw predictions beside the ground truth into this folder')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
+    parser.add_argument('--report', action='store_true',
+                        help='write report.html into the work dir: figures, errors by kind, images (docs/report.md)')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -63,12 +68,17 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
     cfg = prepare_testing(cfg, args.checkpoint, args.launcher)
     apply_protocols(cfg, args)
+    if args.report and not args.out:
+        args.out = str(Path(cfg.work_dir, PREDICTIONS))
     if args.out:
         dump_predictions(cfg, args.out)
     if args.show_dir:
         draw_predictions(cfg, args.show_dir)
     runner = Runner.from_cfg(cfg)
     write_metrics(runner, runner.test())
+    if args.report and runner.rank == 0:
+        work_dir = Path(cfg.work_dir)
+        print(f'written: {write_report([work_dir], work_dir / "report.html")}')
 
 
 if __name__ == '__main__':

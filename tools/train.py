@@ -3,7 +3,7 @@
 import argparse
 
 from convnext_dense import stack
-from convnext_dense.cli import run_tool
+from convnext_dense.cli import run_tool, tool_line
 from convnext_dense.config import load_config
 from convnext_dense.runner import Runner, prepare_training
 
@@ -36,7 +36,10 @@ def main() -> None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     cfg = prepare_training(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr,
                            launcher=args.launcher)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    if runner.rank == 0:
+        print(f'trained; look at the result with: {tool_line("report", cfg.work_dir)}')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
 from ..errors import UserError
-from .text import few
+from ..wording import few
 
 REQUIRED = {'images': ('id', 'height', 'width'), 'categories': ('id', 'name'),
             'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}

@@ -11,9 +11,9 @@ from mmengine.logging import print_log
 from terminaltables import AsciiTable
 
 from ..errors import UserError
+from ..wording import few
 from .coco_data import category_ids, load_ground_truth, to_coco, write_detections
 from .coco_eval import BACKENDS, CocoEvaluation, evaluate
-from .text import few
 
 KINDS = ('bbox', 'segm', 'proposal', 'proposal_fast')
 

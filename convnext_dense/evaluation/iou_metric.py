@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from .text import few
+from ..wording import few
 
 KINDS = ('mIoU', 'mDice', 'mFscore')
 

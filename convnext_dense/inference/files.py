@@ -6,11 +6,11 @@ from itertools import islice
 import numpy as np
 
 from ..errors import UserError
+from ..progress import Progress
 from ..visualization.draw import read_image
 from .inputs import Input, frame_count, read_frames
 from .outputs import Output
 from .predictor import Predictor
-from .progress import Progress
 
 
 @dataclass

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
-from ..reproduce import use_multi_scale
 
 # mmdet's examples of DetTTAModel: (666, 400), (1333, 800) and (2000, 1200)
 TTA_RATIOS = (0.5, 1.0, 1.5)
@@ -55,7 +54,9 @@ def use_ms_flip(cfg: Config) -> None:
     if not cfg.get('tta_pipeline') or not cfg.get('tta_model'):
         raise UserError(f'--ms-flip: {cfg.filename} has no tta_pipeline and tta_model, which say the scales; take '
                         'those of configs/seg/_base_/ade20k_512x512.py')
-    use_multi_scale(cfg)
+    cfg.model.test_cfg = dict(mode='whole')
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
 def use_det_tta(cfg: Config, ratios: Sequence[float] = TTA_RATIOS, flip: bool = True) -> None:

@@ -4,11 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
-from mmengine.registry import METRICS
 
 from ..errors import UserError
 from ..results import dump_predictions, write_metrics
@@ -37,29 +33,8 @@ def predictions_of(work: WorkDir, anew: bool) -> Path:
         cfg.visualizer.name = str(folder)  # mmengine has one visualizer of a name for all runners of a process
     prepare_testing(cfg, str(work.checkpoint))
     partial = folder / f'unfinished_{PREDICTIONS}'
-    if work.task == 'det':
-        dump_predictions(cfg, str(partial))
-    else:
-        dump_label_maps(cfg, partial)
+    dump_predictions(cfg, str(partial))
     runner = Runner.from_cfg(cfg)
     write_metrics(runner, runner.test())
     os.replace(partial, folder / PREDICTIONS)
     return folder / PREDICTIONS
-
-
-@METRICS.register_module()
-class DumpLabelMaps(DumpResults):
-    """mmengine's DumpResults for segmentation, label maps only: the scores of one ADE20K image take some 200 MB."""
-
-    def process(self, data_batch, predictions) -> None:
-        for prediction in predictions:
-            labels = prediction['pred_sem_seg']['data'].to(torch.int16)
-            kept = {key: value for key, value in prediction.items() if key not in ('seg_logits', 'gt_sem_seg')}
-            super().process(data_batch, [{**kept, 'pred_sem_seg': {'data': labels}}])
-
-
-def dump_label_maps(cfg: Config, out: Path) -> None:
-    """Let a segmentor's evaluation also write its label maps to the pickle file `out`, in place."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    cfg.test_evaluator = [*evaluators, dict(type='DumpLabelMaps', out_file_path=str(out))]

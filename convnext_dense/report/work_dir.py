@@ -41,7 +41,8 @@ class WorkDir:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        path = self.path.resolve()
+        return f'{path.parent.name}/run' if path.name == 'run' else path.name  # a project's work dir is FOLDER/run
 
     @property
     def evaluation_dir(self) -> Path:

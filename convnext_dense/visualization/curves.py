@@ -110,7 +110,7 @@ def plot_matrix(matrix: np.ndarray, names: Sequence[str], title: str, x_label: s
         title, x_label, y_label: texts.
     """
     count, named = len(names), len(names) <= 20
-    side = 2.6 + 0.45 * count if named else 8
+    side = max(6.5, 2.6 + 0.45 * count) if named else 8  # pages show it some 800 pixels wide: no letter grows much
     figure = Figure(figsize=(side + 0.6, side), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -15,8 +15,9 @@ from rows import ROWS, load_row
 
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
+from convnext_dense.inference.protocols import use_ms_flip
 from convnext_dense.recipes import find_recipe
-from convnext_dense.reproduce import check_layout, format_result, judge, reproduce, use_multi_scale
+from convnext_dense.reproduce import check_layout, format_result, judge, reproduce
 from convnext_dense.runner import Runner, prepare_testing
 
 DET, SEG = 'mask-rcnn_convnext-t-in1k', 'upernet_convnext-t-in1k_ade20k-512x512'
@@ -63,7 +64,7 @@ def predictions(name: str, options: list[str], root: Path, checkpoint: Path, mul
     cfg = load_config(find_recipe(name).config, options, str(root))
     cfg = prepare_testing(cfg, str(checkpoint))
     if multi_scale:
-        use_multi_scale(cfg)
+        use_ms_flip(cfg)
     cfg.work_dir = str(checkpoint.parent / 'work')
     runner = Runner.from_cfg(cfg)
     runner.load_or_resume()

@@ -11,7 +11,6 @@ from PIL import Image
 
 Image.MAX_IMAGE_PIXELS = None  # large images are for the user to decide about, not for PIL
 EXIF_ORIENTATION = 274  # the tag's number in the EXIF standard
-STRIDE = 8  # pixels are taken for statistics on a grid this wide
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class Facts:
         size: width and height in pixels, as stored.
         orientation: EXIF orientation, 1 for none.
         digest: of the decoded pixels.
-        mean: of red, green and blue, 0 to 255, over a grid of pixels; None for label maps.
         format: of the file, as PIL names it.
         channels: 1, or 3 and more for colours.
         values: label maps: value -> number of pixels.
@@ -32,7 +30,6 @@ class Facts:
     size: tuple[int, int] | None = None
     orientation: int = 1
     digest: bytes = b''
-    mean: tuple[float, ...] | None = None
     format: str = ''
     channels: int = 1
     values: dict[int, int] = field(default_factory=dict)
@@ -71,8 +68,7 @@ def read_facts(job: tuple[str, bool]) -> Facts:
             found, counts = np.unique(pixels, return_counts=True)
             values = dict(zip(found.astype(int).tolist(), counts.tolist(), strict=True))
         return Facts(size=image.size, format=image.format, channels=channels, values=values)
-    mean = tuple(np.asarray(image.convert('RGB'))[::STRIDE, ::STRIDE].mean((0, 1)).tolist())
-    return Facts(size=image.size, orientation=image.getexif().get(EXIF_ORIENTATION, 1), mean=mean,
+    return Facts(size=image.size, orientation=image.getexif().get(EXIF_ORIENTATION, 1),
                  digest=hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).digest(),
                  format=image.format, channels=channels)
 

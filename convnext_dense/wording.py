@@ -1,4 +1,4 @@
-"""Wording that the metrics share."""
+"""Wording that messages share."""
 
 
 def few(values, shown: int = 5) -> str:

@@ -36,3 +36,11 @@ class Progress:
         line = f'{self.done}{of} {self.unit}, {rate:.1f} a second'
         sys.stderr.write(f'\r{line}\x1b[K' if self.on_terminal else f'{line}\n')
         sys.stderr.flush()
+
+
+def show_progress(what: str, done: int, total: int) -> None:
+    """A line on stderr that counts up on a terminal; elsewhere a line per quarter."""
+    if sys.stderr.isatty():
+        print(f'\r{what} {done}/{total}', end='\n' if done == total else '', file=sys.stderr, flush=True)
+    elif done == total or done % max(1, total // 4) == 0:
+        print(f'{what} {done}/{total}', file=sys.stderr, flush=True)
