@@ -22,7 +22,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--images', metavar='DIR', help='images of a COCO json, where they are not found beside it')
     parser.add_argument('--data-root', help='folder of the data, for a config')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--json', metavar='FILE', help='write all findings there')
+    parser.add_argument('--json', metavar='FILE',
+                        help='write all findings there (of one kind about annotations, the first 10,000)')
     parser.add_argument('--fix', metavar='OUT', type=Path,
                         help='write mended annotations into this new folder; nothing is changed in place')
     parser.add_argument('--workers', type=int, default=min(8, os.cpu_count() or 1), help='processes that read images')

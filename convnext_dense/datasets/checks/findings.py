@@ -8,6 +8,7 @@ from pathlib import Path
 from .codes import CODES, SEVERITIES
 
 SHOWN = 5  # examples of each code on screen
+KEPT = 10_000  # of each code about annotations; beyond, they are only counted, so that a million fit into memory
 EXIT_STATUS = {'error': 4, 'warning': 3, 'note': 0}  # 1 and 2 mean a defect and a mistake in the command
 
 
@@ -26,25 +27,28 @@ class Finding:
 
 
 class Findings(list):
-    """All findings, in the order found, and how much was looked at."""
+    """Findings in the order found: all about images, the first `KEPT` of each other code; and counts of all."""
 
     def __init__(self):
         super().__init__()
         self.checked = Counter()
+        self.found = Counter()  # code -> number of findings
 
     def add(self, code: str, file, id=None, value=None) -> None:
         """Note a finding; the code must be one of `CODES`."""
         assert code in CODES
-        self.append(Finding(code, str(file), id, value))
+        self.found[code] += 1
+        if self.found[code] <= KEPT or code.startswith('image-'):  # --fix has to know every image
+            self.append(Finding(code, str(file), id, value))
 
     def counts(self) -> dict[str, int]:
         """Severity -> number of findings."""
-        found = Counter(finding.severity for finding in self)
-        return {severity: found[severity] for severity in SEVERITIES}
+        return {severity: sum(count for code, count in self.found.items() if CODES[code][0] == severity)
+                for severity in SEVERITIES}
 
     def exit_status(self) -> int:
         """0 for nothing or notes, 3 for warnings, 4 for errors."""
-        return max((EXIT_STATUS[finding.severity] for finding in self), default=0)
+        return max((EXIT_STATUS[CODES[code][0]] for code in self.found), default=0)
 
     def lines(self) -> list[str]:
         """What the screen shows: the worst first, a few of each kind, then the counts."""
@@ -54,19 +58,19 @@ class Findings(list):
         lines = []
         for code in sorted(groups, key=lambda code: SEVERITIES.index(CODES[code][0])):
             severity, meaning = CODES[code]
-            lines.append(f'{severity}: {code} ({len(groups[code])}): {meaning}')
+            lines.append(f'{severity}: {code} ({self.found[code]:,}): {meaning}')
             for finding in groups[code][:SHOWN]:
                 parts = [finding.file, *([str(finding.id)] if finding.id is not None else [])]
                 lines.append(f'    {", ".join(parts)}' + (f': {finding.value}' if finding.value is not None else ''))
-            if len(groups[code]) > SHOWN:
-                lines.append(f'    ... and {len(groups[code]) - SHOWN} more (--json FILE has all)')
+            if self.found[code] > SHOWN:
+                lines.append(f'    ... and {self.found[code] - SHOWN:,} more (--json FILE has {len(groups[code]):,})')
         checked = ', '.join(f'{count:,} {what}' for what, count in self.checked.items())
         found = ', '.join(f'{count:,} {severity}s' for severity, count in self.counts().items())
         return [*lines, f'checked {checked}: {found}']
 
     def write_json(self, file) -> None:
-        """Write all findings and counts, complete or not at all."""
-        content = {'checked': dict(self.checked), 'counts': self.counts(),
+        """Write findings and counts, complete or not at all."""
+        content = {'checked': dict(self.checked), 'counts': self.counts(), 'codes': dict(self.found),
                    'findings': [{'severity': finding.severity, **asdict(finding)} for finding in self]}
         part = Path(f'{file}.part')
         part.write_text(json.dumps(content, indent=1, default=str) + '\n')

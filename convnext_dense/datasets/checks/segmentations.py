@@ -1,6 +1,7 @@
 """Checks of one COCO segmentation against its image and box, without drawing it."""
 import math
 from collections.abc import Iterator
+from operator import mul
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -73,25 +74,23 @@ def run_length_counts(segmentation: dict) -> np.ndarray:
 
 
 def _polygons(polygons: list) -> tuple[Problem | None, tuple, float]:
-    area, low, high = 0.0, [], []
+    """Plain Python on purpose: on a polygon's few numbers it is several times as fast as numpy."""
+    area, all_x, all_y = 0.0, [], []
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6:
             return ('polygon-short', polygon), (), 0
         if len(polygon) % 2:
             return ('polygon-odd', f'{len(polygon)} coordinates'), (), 0
-        try:
-            points = np.array(polygon, float).reshape(-1, 2)
-        except (TypeError, ValueError):
-            points = np.array([[math.nan]])
-        if not np.isfinite(points).all():
+        if not all(map(is_number, polygon)):
             return ('polygon-not-finite', next(value for value in polygon if not is_number(value))), (), 0
-        x, y = points.T
-        area += abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2  # the shoelace formula
-        low.append(points.min(0))
-        high.append(points.max(0))
+        x, y = polygon[::2], polygon[1::2]
+        crossed = sum(map(mul, x, y[1:] + y[:1])) - sum(map(mul, y, x[1:] + x[:1]))
+        area += abs(crossed) / 2  # the shoelace formula
+        all_x += x
+        all_y += y
     if area == 0:
         return ('mask-empty', 'polygons without area' if polygons else 'no polygon'), (), 0
-    return None, (*np.min(low, 0).tolist(), *np.max(high, 0).tolist()), area
+    return None, (min(all_x), min(all_y), max(all_x), max(all_y)), area
 
 
 def _run_lengths(segmentation, width: int, height: int) -> tuple[Problem | None, tuple, float]:
