@@ -22,7 +22,7 @@ def parse_args(argv=None):
 def main(argv=None) -> None:
     args = parse_args(argv)
     params = ShapesParams(args.seed, args.train, args.val, args.size)
-    written = generate_shapes(args.out, params, args.overwrite, partial(show_progress, 'image'))
+    written = generate_shapes(args.out, params, args.overwrite, partial(show_progress, 'images'))
     print(f'{args.out}: {args.train} + {args.val} images ' + ('written' if written else 'are already there'))
 
 

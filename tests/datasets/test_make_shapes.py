@@ -14,7 +14,7 @@ def test_writes_once_then_says_it_is_there_and_refuses_other_parameters(repo_roo
     tool.main([*options, '--train', '3'])
     first = capsys.readouterr()
     assert len(list((tmp_path / 'shapes/coco/train2017').iterdir())) == 3
-    assert '4/4 images' in first.err and '3 + 1 images written' in first.out
+    assert 'images 4/4' in first.err and '3 + 1 images written' in first.out
     tool.main([*options, '--train', '3'])
     assert 'already there' in capsys.readouterr().out
     with pytest.raises(UserError, match='--overwrite'):

@@ -230,5 +230,5 @@ def test_nothing_is_printed(case, ann_file, capsys):
 
 def test_the_registry_finds_it(ann_file):
     from mmdet.registry import METRICS
-    metric = METRICS.build(dict(type='FastCocoMetric', ann_file=ann_file, metric=['bbox', 'segm'], backend='faster'))
+    metric = METRICS.build(dict(type='mmdet.FastCocoMetric', ann_file=ann_file, metric=['bbox', 'segm']))
     assert isinstance(metric, CocoMetric) and np.allclose(metric.iou_thrs, np.arange(0.5, 1, 0.05))

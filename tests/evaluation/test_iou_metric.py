@@ -151,7 +151,7 @@ def test_mistakes_name_the_file():
 
 def test_the_registry_and_a_config_find_it():
     from mmseg.registry import METRICS
-    metric = METRICS.build(dict(type='FastIoUMetric', iou_metrics=['mIoU'], prefix='val'))
+    metric = METRICS.build(dict(type='mmseg.FastIoUMetric', iou_metrics=['mIoU'], prefix='val'))
     assert set(run(metric, [random_pair(0, 3)], 3)) == {'val/aAcc', 'val/mIoU', 'val/mAcc'}
 
 
