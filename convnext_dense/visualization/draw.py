@@ -55,7 +55,9 @@ def read_image(path) -> np.ndarray:
 def distinct_colours(count: int) -> list[Colour]:
     """RGB colours for classes without a palette; neighbours in the list differ strongly in hue."""
     golden = 0.618034  # the golden ratio's fraction spreads any number of hues evenly
-    return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * golden % 1, 0.75, 0.95)) for i in range(count)]
+    tones = ((0.8, 0.95), (1.0, 0.7), (0.55, 1.0))  # saturation and value, seven hues each: bright, dark, pale
+    return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * golden % 1, *tones[i // 7 % 3]))
+            for i in range(count)]
 
 
 def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[str],
