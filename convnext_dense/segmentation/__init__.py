@@ -1,0 +1,1 @@
+"""Decode heads for mmseg; registered when one of its registries is first used."""
