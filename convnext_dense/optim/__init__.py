@@ -1,4 +1,6 @@
-"""Learning-rate decay over layers; needs torch and mmengine only."""
+"""Learning-rate decay over layers, and mixed precision; needs torch and mmengine only."""
+from .amp import MixedPrecisionOptimWrapper
 from .layer_decay import LayerDecayOptimWrapperConstructor, ParamSetting, format_groups, parameter_settings
 
-__all__ = ['LayerDecayOptimWrapperConstructor', 'ParamSetting', 'format_groups', 'parameter_settings']
+__all__ = ['LayerDecayOptimWrapperConstructor', 'MixedPrecisionOptimWrapper', 'ParamSetting', 'format_groups',
+           'parameter_settings']
