@@ -1,18 +1,25 @@
 """ConvNeXt for dense prediction.
 
-Importing this package prepares the installed stack (operators, safe loading, known breakages) and then registers
+Importing this package prepares the installed MM stack (operators, safe loading, known breakages) and then registers
 everything that can be registered with what is installed. The backbones alone need torch and nothing else.
 """
-from . import stack
+from .mm import environment, patches
 from .version import __version__
 
-stack.prepare()  # before anything below can import mmcv, mmdet or mmseg
+patches.before_mm_imports()
 
-from .checkpoints import load_checkpoint  # noqa: E402
+from .checkpoints import load_checkpoint, loading, read_checkpoint  # noqa: E402
 from .models import ConvNeXt, RoadmapNet  # noqa: E402
 
-if stack.installed('mmengine'):
-    from . import hooks, optim, training_watch  # noqa: F401  (registration)
+if environment.installed('mmengine'):
+    from . import optim  # noqa: F401  (registration)
+    from .config.locations import OWN_PREFIX, find_config
+    from .engine import hooks, training_watch  # noqa: F401  (registration)
+    from .engine.loading import load_in_runner
+
+    patches.resolve_configs(OWN_PREFIX, find_config)
+    patches.load_safely(read_checkpoint)
+    patches.load_strictly(loading.has_our_backbone, load_in_runner)
 
 __all__ = ['ConvNeXt', 'Predictor', 'RoadmapNet', '__version__', 'load_checkpoint']
 
@@ -21,6 +28,6 @@ def __getattr__(name: str):
     """`Predictor` is imported when it is first used: it needs mmengine, and what draws."""
     if name != 'Predictor':
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    stack.require('mmengine')
+    environment.require('mmengine')
     from .inference.predictor import Predictor
     return Predictor

@@ -1,20 +1,6 @@
 #!/usr/bin/env python
-"""Convert ConvNeXt weights from any known format into the official, timm's or transformers'."""
-import argparse
-
-from convnext_dense.checkpoints.converting import TABLES, convert_file
-from convnext_dense.cli import run_tool
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog='The format of SRC is recognised.')
-    parser.add_argument('src', help='a file, a URL, a name of the zoo, or hf-hub:owner/name')
-    parser.add_argument('dst', help='NAME.pth, NAME.pt or NAME.safetensors; with --to transformers also a folder, '
-                                    'which then works with from_pretrained')
-    parser.add_argument('--to', choices=list(TABLES), default='official')
-    args = parser.parse_args(argv)
-    convert_file(args.src, args.dst, args.to)
-
+"""`convnext-dense convert_checkpoint`, from a checkout."""
+from convnext_dense.cli import run
 
 if __name__ == '__main__':
-    run_tool(main)
+    run('convert_checkpoint')

@@ -1,30 +1,6 @@
 #!/usr/bin/env python
-"""Generate the shapes data set: python tools/make_shapes.py --out data/shapes."""
-import argparse
-from functools import partial
-
-from convnext_dense.cli import run_tool
-from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
-from convnext_dense.progress import show_progress
-
-
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--out', default='data/shapes', help='folder to create; gets coco/ and ade/')
-    parser.add_argument('--seed', type=int, default=ShapesParams.seed, help='the same seed gives the same bytes')
-    parser.add_argument('--train', type=int, default=ShapesParams.train, help='number of training images')
-    parser.add_argument('--val', type=int, default=ShapesParams.val, help='number of validation images')
-    parser.add_argument('--size', type=int, default=ShapesParams.size, help='image side in pixels')
-    parser.add_argument('--overwrite', action='store_true', help='replace a shapes data set with other parameters')
-    return parser.parse_args(argv)
-
-
-def main(argv=None) -> None:
-    args = parse_args(argv)
-    params = ShapesParams(args.seed, args.train, args.val, args.size)
-    written = generate_shapes(args.out, params, args.overwrite, partial(show_progress, 'images'))
-    print(f'{args.out}: {args.train} + {args.val} images ' + ('written' if written else 'are already there'))
-
+"""`convnext-dense make_shapes`, from a checkout."""
+from convnext_dense.cli import run
 
 if __name__ == '__main__':
-    run_tool(main)
+    run('make_shapes')

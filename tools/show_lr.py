@@ -1,27 +1,6 @@
 #!/usr/bin/env python
-"""Print the learning rate and weight decay that a config's layer decay gives, one line per parameter group."""
-import argparse
-
-from convnext_dense.cli import run_tool
-from convnext_dense.config import load_config
-from convnext_dense.errors import UserError
-from convnext_dense.model_info import build_on_meta
-from convnext_dense.optim import format_groups, parameter_settings
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='a config file, or one of the package (det/... or seg/...)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
-    args = parser.parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
-    if cfg.optim_wrapper.get('constructor') != 'LayerDecayOptimWrapperConstructor':
-        raise UserError(f'{args.config} has no layer decay to show: its optim_wrapper.constructor is '
-                        f"{cfg.optim_wrapper.get('constructor')}, not LayerDecayOptimWrapperConstructor")
-    model, optimizer = build_on_meta(cfg), cfg.optim_wrapper.optimizer
-    settings = parameter_settings(model, cfg.optim_wrapper.paramwise_cfg, optimizer.weight_decay)
-    print(format_groups(model, settings, optimizer.lr))
-
+"""`convnext-dense show_lr`, from a checkout."""
+from convnext_dense.cli import run
 
 if __name__ == '__main__':
-    run_tool(main)
+    run('show_lr')

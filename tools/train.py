@@ -1,46 +1,6 @@
 #!/usr/bin/env python
-"""Train a recipe, on one or many GPUs or on a CPU."""
-import argparse
-
-from convnext_dense import stack
-from convnext_dense.cli import run_tool, tool_line
-from convnext_dense.config import load_config
-from convnext_dense.runner import Runner, prepare_training
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog='Many GPUs: tools/dist_train.sh CONFIG GPUS')
-    parser.add_argument('config', help='a config file, or one of the package (det/... or seg/...)')
-    parser.add_argument('--work-dir', help='folder for checkpoints and logs (default: work_dirs/<config name>)')
-    parser.add_argument('--data-root', help='folder of the data, for every loader and evaluator')
-    parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='CHECKPOINT',
-                        help='continue the newest good checkpoint of the work dir, or the one named')
-    parser.add_argument('--load-from', metavar='CHECKPOINT', help='start from these weights')
-    parser.add_argument('--amp', choices=['fp16', 'bf16', 'off'], help='mixed precision (default: the recipe\'s)')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate by the batch size over the recipe\'s')
-    parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
-    parser.add_argument('--seed', type=int, help='random seed of weights, data order and augmentation')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    stack.use_device(args.device)
-    cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
-    if args.load_from:
-        cfg.load_from = args.load_from
-    if args.seed is not None:
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
-    cfg = prepare_training(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr,
-                           launcher=args.launcher)
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    if runner.rank == 0:
-        print(f'trained; look at the result with: {tool_line("report", cfg.work_dir)}')
-
+"""`convnext-dense train`, from a checkout."""
+from convnext_dense.cli import run
 
 if __name__ == '__main__':
-    run_tool(main, resumable=True)
+    run('train')

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from convnext_dense.cli import run_tool
-from convnext_dense.recipes import fill_tables, tables_of_pages
+from convnext_dense.cli.running import run_tool
+from convnext_dense.recipes.metafile import fill_tables, tables_of_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,7 +5,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', max_keep_ckpts=3),
+    checkpoint=dict(type='SafeCheckpointHook', max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     watch=dict(type='WatchTrainingHook'))
 # Empty on purpose, so that one line of a leaf or --cfg-options adds a hook (EMA, for instance).

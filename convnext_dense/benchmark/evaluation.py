@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from .. import stack
 from ..errors import UserError
+from ..mm import environment
 from .detections import enlarge, generated_ground_truth, noisy_detections
 from .timing import interleaved_times
 
@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     for name in ('images', 'per_image', 'rounds'):
         if getattr(args, name) < 1:
             raise UserError(f'benchmark eval: --{name.replace("_", "-")} must be at least 1, not {getattr(args, name)}')
-    stack.require('mmdet', 'mmseg')
+    environment.require('mmdet', 'mmseg')
     source, content = read_ground_truth(args.data_root)
     content = enlarge(content, args.images)
     detections = noisy_detections(content, args.per_image)
     rows = [*(time_ap(kind, content, detections, args.rounds) for kind in NAMES), time_miou(args.rounds)]
     setting = dict(ground_truth=source, images=args.images, objects=len(content['annotations']),
                    detections=len(detections), rounds=args.rounds, label_maps=f'{MAPS} of {SIZE}x{SIZE}',
-                   classes=CLASSES, threads=torch.get_num_threads(), packages=stack.versions())
+                   classes=CLASSES, threads=torch.get_num_threads(), packages=environment.versions())
     result = dict(setting=setting, rows=[row for group in rows for row in group])
     return result, format_table(result)
 

@@ -13,12 +13,12 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from .. import stack
 from ..config import load_config
 from ..errors import UserError
 from ..inference.inputs import find_inputs
 from ..inference.predictor import Predictor
-from ..model_info import published_input
+from ..mm.device import use_device
+from ..recipes.model_info import published_input
 from .backbone import describe_machine, peak_memory
 from .timing import synchronize, time_once
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     """
     if min(args.batch, args.rounds, *(args.size or (1,))) < 1:
         raise UserError('benchmark model: --batch, --rounds and --size must be at least 1')
-    stack.use_device(args.device)
+    use_device(args.device)
     cfg = load_config(args.config, args.cfg_options)
     if not args.checkpoint:
         keep_all_detections(cfg)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..base import print_log
 from ..errors import UserError
+from ..mm.fallbacks import print_log
 from .formats import OFFICIAL, TIMM, TRANSFORMERS, TRANSFORMERS_HEAD, Source, dims_of, recognise
 from .loading import check_finite
 from .reading import find_state_dict, read_checkpoint

@@ -4,13 +4,12 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseTTAModel, is_model_wrapper, print_log
 from ..errors import UserError
+from ..mm.fallbacks import print_log, unwrap_model
 from .classes import carry_over, class_dependent, classes_of
 from .formats import FORMATS, OFFICIAL, Source, detect, dims_of, recognise
 from .reading import find_state_dict, read_checkpoint
@@ -41,7 +40,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, prefix: str | Non
         UserError: as `read_checkpoint`, or the weights do not fit; the model is then unchanged.
     """
     checkpoint = fit_checkpoint(model, read_checkpoint(path), os.fspath(path), prefix, complete)
-    unwrap(model).load_state_dict(checkpoint['state_dict'])
+    unwrap_model(model).load_state_dict(checkpoint['state_dict'])
     return checkpoint
 
 
@@ -55,7 +54,7 @@ def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str
     Args:
         classes: names of the model's classes, where they are known.
     """
-    target = unwrap(model).state_dict()
+    target = unwrap_model(model).state_dict()
     own = recognise(target, type(model).__name__)
     if own.format is not FORMATS[0]:
         raise UserError(f'{type(model).__name__} has a ConvNeXt with {own.format.name} names: only models with '
@@ -63,7 +62,7 @@ def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str
     source = recognise(find_state_dict(checkpoint, name), name, prefix)
     fit = Fit()
     match_backbone(source, own, fit)
-    match_heads(unwrap(model), source, own, fit)
+    match_heads(unwrap_model(model), source, own, fit)
     if complete:
         fit.mismatch.missing += fit.fresh + [key for key in target if key.rpartition('.')[0] in fit.remapped]
     their_classes = classes_of(checkpoint)
@@ -156,78 +155,12 @@ def compare(key: str, theirs: Tensor, ours: Tensor, matched: dict[str, Tensor], 
         misshaped[key] = (tuple(theirs.shape), tuple(ours.shape))
 
 
-def register_with_mmengine() -> None:
-    """Make every checkpoint that mmengine itself reads go through `read_checkpoint`.
-
-    Called by stack.py. Covers stock Runners, resuming, ``init_detector`` and the like, on every scheme of
-    mmengine's CheckpointLoader, whatever default of ``weights_only`` the installed mmengine and torch have.
-    """
-    from mmengine.runner.checkpoint import (
-        CheckpointLoader,
-        _process_mmcls_checkpoint,
-        get_deprecated_model_names,
-        get_external_models,
-        get_mmcls_models,
-        get_torchvision_models,
-    )
-
-    def load_from_file_or_url(filename, map_location=None):
-        return read_checkpoint(filename, map_location)
-
-    def load_from_mmengine_table(filename, map_location=None):
-        scheme, _, name = filename.partition('://')
-        if scheme in ('open-mmlab', 'openmmlab'):
-            table = get_external_models()
-            name = get_deprecated_model_names().get(name, name)
-        else:
-            table = get_mmcls_models() if scheme == 'mmcls' else get_torchvision_models()
-        if name not in table:
-            raise UserError(f'{filename}: mmengine\'s table of {scheme} weights has no {name}')
-        checkpoint = read_checkpoint(table[name], map_location)
-        return _process_mmcls_checkpoint(checkpoint) if scheme == 'mmcls' else checkpoint
-
-    def load_from_nowhere(filename, map_location=None):
-        raise UserError(f'{filename}: this kind of storage cannot be read safely here; copy the file to a local disk')
-
-    CheckpointLoader.register_scheme(['', 'http://', 'https://'], load_from_file_or_url, force=True)
-    CheckpointLoader.register_scheme(
-        ['modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://'], load_from_mmengine_table,
-        force=True)
-    CheckpointLoader.register_scheme([r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://'], load_from_nowhere,
-                                     force=True)
-
-
-def load_in_runner(runner: Any, filename: str, map_location: Any = 'cpu') -> dict:
-    """What mmengine's ``Runner.load_checkpoint`` does, for a model with our backbone: strict, hooks included.
-
-    Nothing may stay as initialised when the runner resumes or only evaluates.
-    """
-    from mmengine.runner import BaseLoop
-    loops = {name: isinstance(getattr(runner, f'_{name}_loop'), BaseLoop) for name in ('train', 'val', 'test')}
-    evaluates = (loops['val'] or loops['test']) and not loops['train']
-    dataset = runner.train_loop.dataloader.dataset if loops['train'] else None
-    checkpoint = fit_checkpoint(runner.model, read_checkpoint(filename, map_location), filename,
-                                complete=runner._resume or evaluates,
-                                classes=getattr(dataset, 'metainfo', {}).get('classes') or ())
-    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # EMAHook takes or swaps weights here
-    unwrap(runner.model).load_state_dict(checkpoint['state_dict'])
-    runner._has_loaded = True
-    return checkpoint
-
-
 def has_our_backbone(model: nn.Module) -> bool:
     """Whether a model holds exactly one ConvNeXt with official names."""
     try:
-        return detect(unwrap(model).state_dict(), 'the model')[0] is FORMATS[0]
+        return detect(unwrap_model(model).state_dict(), 'the model')[0] is FORMATS[0]
     except UserError:
         return False
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside distributed and test-time-augmentation wrappers."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def units(source: Source) -> set[str]:

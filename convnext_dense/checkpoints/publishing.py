@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import stack
-from ..base import print_log
 from ..errors import UserError
+from ..mm import environment
+from ..mm.fallbacks import print_log
 from ..version import __version__
 from .converting import write
 from .downloads import HASH_IN_NAME, sha256
@@ -66,7 +66,7 @@ def describe(checkpoint: Mapping, src: Path, metrics: str | os.PathLike | None) 
     record = {key: meta[key] for key in KEPT if key in meta}
     record['metrics'] = read_metrics(metrics) if metrics is not None else logged_metrics(src, meta)
     record['ema'] = any(key in checkpoint for key in ('ema_state_dict', 'model_ema', 'state_dict_ema'))
-    record['versions'] = {'convnext_dense': __version__, **stack.versions()}
+    record['versions'] = {'convnext_dense': __version__, **environment.versions()}
     return json.loads(json.dumps(record, default=str))
 
 

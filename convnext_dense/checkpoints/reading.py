@@ -1,7 +1,7 @@
 """Reading checkpoint files without running anything that is in them.
 
 Pickles go through ``torch.load(weights_only=True)``, named explicitly, so that no default of torch or mmengine
-matters; what mmengine itself writes into the checkpoints of a run is allow-listed once, in stack.py.
+matters; what mmengine itself writes into the checkpoints of a run is allow-listed once, in mm/patches.py.
 """
 import json
 import os

@@ -2,7 +2,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..models.convnext import ARCHITECTURES
+from ..architectures import ARCHITECTURES
 from .formats import Source, dims_of
 
 

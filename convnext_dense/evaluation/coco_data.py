@@ -10,8 +10,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
-from ..errors import UserError
-from ..wording import few
+from ..errors import UserError, few
 
 REQUIRED = {'images': ('id', 'height', 'width'), 'categories': ('id', 'name'),
             'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}

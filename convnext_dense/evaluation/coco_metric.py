@@ -10,8 +10,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import print_log
 from terminaltables import AsciiTable
 
-from ..errors import UserError
-from ..wording import few
+from ..errors import UserError, few
 from .coco_data import category_ids, load_ground_truth, to_coco, write_detections
 from .coco_eval import BACKENDS, CocoEvaluation, evaluate
 

@@ -13,8 +13,7 @@ from mmseg.registry import METRICS
 from PIL import Image
 from torch import Tensor
 
-from ..errors import UserError
-from ..wording import few
+from ..errors import UserError, few
 
 KINDS = ('mIoU', 'mDice', 'mFscore')
 

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 
 from ..errors import UserError
-from ..progress import Progress
+from ..utils.progress import Progress
 from ..visualization.draw import read_image
 from .inputs import Input, frame_count, read_frames
 from .outputs import Output

@@ -18,7 +18,7 @@ from ..checkpoints.loading import has_our_backbone
 from ..checkpoints.reading import find_state_dict
 from ..config import datasets_of, load_config
 from ..errors import UserError
-from ..recipes import find_recipe
+from ..recipes.metafile import find_recipe
 from ..visualization.draw import Colour, Instances, distinct_colours
 from ..visualization.predictions import instances_of
 

@@ -1,6 +1,7 @@
 """Backbones; they need torch only, and enter mmengine's registry where it is installed."""
-from .convnext import ARCHITECTURES, Block, ConvNeXt
-from .inference import fold_for_inference
+from ..architectures import ARCHITECTURES
+from .convnext import Block, ConvNeXt
+from .folding import fold_for_inference
 from .layers import GRN, LayerNorm2d
 from .roadmap import PAPER_TOP1, STEPS, RoadmapNet
 

@@ -1,4 +1,4 @@
-"""ConvNeXt V1 and V2 as a dense-prediction backbone: the architecture table, the block, the network.
+"""ConvNeXt V1 and V2 as a dense-prediction backbone: the block and the network.
 
 Papers: "A ConvNet for the 2020s" (V1) and "ConvNeXt V2" (V2). Parameter names and results are those of the
 official repositories. Maps are (N, C, H, W) tensors in channels-last memory from the stem to the outputs, so
@@ -11,24 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..base import MODELS, BaseModule
+from ..architectures import ARCHITECTURES
+from ..checkpoints import load_checkpoint
+from ..mm.fallbacks import MODELS, BaseModule
 from .kernels import DepthwiseConv2d, Linear, gelu
 from .layers import GRN, LayerNorm2d, drop_path_scale, init_like_official
 
-# name: (blocks per stage, channels per stage). tiny..xlarge: V1 paper, section 3 and the official
-# models/convnext.py; atto..nano and huge: V2 paper, appendix A and the official models/convnextv2.py.
-ARCHITECTURES = {
-    'atto': ((2, 2, 6, 2), (40, 80, 160, 320)),
-    'femto': ((2, 2, 6, 2), (48, 96, 192, 384)),
-    'pico': ((2, 2, 6, 2), (64, 128, 256, 512)),
-    'nano': ((2, 2, 8, 2), (80, 160, 320, 640)),
-    'tiny': ((3, 3, 9, 3), (96, 192, 384, 768)),
-    'small': ((3, 3, 27, 3), (96, 192, 384, 768)),
-    'base': ((3, 3, 27, 3), (128, 256, 512, 1024)),
-    'large': ((3, 3, 27, 3), (192, 384, 768, 1536)),
-    'xlarge': ((3, 3, 27, 3), (256, 512, 1024, 2048)),
-    'huge': ((3, 3, 27, 3), (352, 704, 1408, 2816)),
-}
 EXPANSION = 4  # width of the block's inverted bottleneck over its channels
 
 
@@ -168,7 +156,6 @@ class ConvNeXt(BaseModule):
     def init_weights(self) -> None:
         """As mmengine's, but ``Pretrained`` recognises every published format (see convnext_dense.checkpoints)."""
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            from ..checkpoints import load_checkpoint
             load_checkpoint(self, self.init_cfg['checkpoint'], prefix=self.init_cfg.get('prefix'))
             self._is_init = True
         else:

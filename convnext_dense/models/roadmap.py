@@ -10,7 +10,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-from ..base import MODELS, BaseModule
+from ..mm.fallbacks import MODELS, BaseModule
 from .convnext import EXPANSION, Block, check_input, layer_depth, parse_out_indices
 from .layers import LayerNorm2d, drop_path_scale, init_like_official
 

@@ -73,9 +73,6 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
             yield
 
 
-CpuAmpOptimWrapper = MixedPrecisionOptimWrapper  # the name by which the runner asks for it
-
-
 def for_this_machine(optim_wrapper):
     """An ``optim_wrapper`` config that names mmengine's AmpOptimWrapper, with ours in its place on CUDA and CPUs.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from ..engine.results import dump_predictions, write_metrics
+from ..engine.runner import DenseRunner, prepare_testing
 from ..errors import UserError
-from ..results import dump_predictions, write_metrics
-from ..runner import Runner, prepare_testing
 from .work_dir import PREDICTIONS, WorkDir
 
 
@@ -34,7 +34,7 @@ def predictions_of(work: WorkDir, anew: bool) -> Path:
     prepare_testing(cfg, str(work.checkpoint))
     partial = folder / f'unfinished_{PREDICTIONS}'
     dump_predictions(cfg, str(partial))
-    runner = Runner.from_cfg(cfg)
+    runner = DenseRunner.from_cfg(cfg)
     write_metrics(runner, runner.test())
     os.replace(partial, folder / PREDICTIONS)
     return folder / PREDICTIONS

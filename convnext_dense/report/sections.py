@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .. import stack
+from ..engine.reproduce import IMAGES, METRICS
 from ..errors import UserError
-from ..model_info import model_info
-from ..reproduce import IMAGES, METRICS
+from ..mm import environment
+from ..recipes.model_info import model_info
 from ..visualization.curves import losses_in, plot_curves, plot_lines
 from ..visualization.page import (
     Bars,
@@ -198,7 +198,7 @@ def model_section(runs: Sequence[Evaluated]) -> Section:
 def origin_section(runs: Sequence[Evaluated]) -> Section:
     """What a reader needs to repeat the runs: configs and versions."""
     blocks: list[Block] = [Details(f'Config of {run.name}', [Code(run.work.config_text)]) for run in runs]
-    versions = Table(('package', 'version'), list(stack.versions().items()))
+    versions = Table(('package', 'version'), list(environment.versions().items()))
     return Section('Config and versions', [*blocks, Details('Versions that made this report', [versions])])
 
 

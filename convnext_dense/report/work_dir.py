@@ -6,11 +6,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from ..config import LOADERS, load_config
-from ..data_files import leaves
+from ..config import DATALOADERS, load_config
+from ..config.data_files import leaves
+from ..config.preflight import check_config
 from ..errors import UserError
-from ..preflight import check_config
-from ..recipes import Recipe, load_recipes
+from ..recipes.metafile import Recipe, load_recipes
 from ..visualization.curves import Curve, read_scalars
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg'}
@@ -70,7 +70,7 @@ class WorkDir:
         Raises:
             UserError: its files are not there, or it is made of several.
         """
-        check_config(self.cfg, LOADERS[2:])
+        check_config(self.cfg, DATALOADERS[2:])
         init_default_scope(self.cfg.default_scope)
         datasets = list(leaves(DATASETS.build(self.cfg.test_dataloader.dataset)))
         if len(datasets) != 1:

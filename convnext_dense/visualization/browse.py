@@ -14,9 +14,9 @@ from mmengine.runner import set_random_seed
 from PIL import Image, ImageDraw
 
 from ..config import datasets_of
-from ..data_files import check_files
+from ..config.data_files import check_files
+from ..config.preflight import check_built_dataset, check_config
 from ..errors import UserError
-from ..preflight import check_built_dataset, check_config
 from .draw import Colour, distinct_colours, draw_instances, draw_legend, draw_segmentation, load_font
 from .page import Legend, Picture, Pictures, encode_jpeg, render_page, write_text
 from .predictions import instances_of

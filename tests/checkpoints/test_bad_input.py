@@ -162,13 +162,14 @@ def test_planted_code_does_not_run(tmp_path, monkeypatch, kind):
     from mmengine.runner import Runner as StockRunner
     from mmengine.runner import load_checkpoint as stock_load_checkpoint
 
-    from convnext_dense.runner import Runner
+    from convnext_dense.engine.runner import DenseRunner
+
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0')
     file = str(plant(tmp_path, kind))
     entries = {
         'load_checkpoint': lambda: load_checkpoint(Toy(), file),
         'init_cfg': ConvNeXt(ARCH, init_cfg=dict(type='Pretrained', checkpoint=file)).init_weights,
-        'load_from, ours': lambda: runner(tmp_path / 'a', base=Runner, load_from=file).train(),
+        'load_from, ours': lambda: runner(tmp_path / 'a', base=DenseRunner, load_from=file).train(),
         'load_from, stock': lambda: runner(tmp_path / 'b', base=StockRunner, load_from=file).train(),
         'testing, stock': lambda: runner(tmp_path / 'c', base=StockRunner, load_from=file, test=True).test(),
         'resume, stock': lambda: runner(tmp_path / 'd', base=StockRunner, load_from=file, resume=True).train(),
@@ -191,6 +192,7 @@ def test_a_default_of_torch_that_is_off_does_not_matter(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, 'load', old_default)
     from mmengine.runner import load_checkpoint as stock_load_checkpoint
+
     for run in (lambda: load_checkpoint(Toy(), file), lambda: stock_load_checkpoint(Toy(), str(file))):
         with pytest.raises(UserError, match='mkdir'):
             run()

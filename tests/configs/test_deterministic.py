@@ -4,7 +4,7 @@ import torch
 from rows import ROOT
 
 from convnext_dense.config import load_config
-from convnext_dense.runner import Runner, prepare_training
+from convnext_dense.engine.runner import DenseRunner, prepare_training
 
 SEG = ROOT / 'configs/seg/upernet_convnextv2-atto-in1k_8xb2-amp-160k_ade20k-512x512.py'
 DET = ROOT / 'configs/det/mask-rcnn_convnextv2-atto-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py'
@@ -23,7 +23,7 @@ def train(path, root, work_dir, seed: int) -> dict[str, torch.Tensor]:
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.randomness.seed = seed
     cfg.visualizer.name = str(work_dir)
-    runner = Runner.from_cfg(prepare_training(cfg))
+    runner = DenseRunner.from_cfg(prepare_training(cfg))
     runner.train()
     return {name: param.detach().clone() for name, param in runner.model.named_parameters()}
 

@@ -8,9 +8,9 @@ from mmengine.registry import HOOKS, VISBACKENDS
 from rows import ROOT, ROWS, config_path
 
 from convnext_dense.config import load_config
-from convnext_dense.model_info import build_on_meta, model_info
+from convnext_dense.engine.runner import set_amp
 from convnext_dense.optim import parameter_settings
-from convnext_dense.runner import set_amp
+from convnext_dense.recipes.model_info import build_on_meta, model_info
 
 TEXT = (ROOT / 'docs/recipes.md').read_text()
 LEAVES = re.findall(r'```python\n# leaf: (configs/\w+/)\n(.*?)```', TEXT, re.DOTALL)

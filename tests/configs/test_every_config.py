@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData, PixelData
 from rows import ROOT
 
 from convnext_dense.config import load_config
-from convnext_dense.model_info import build_on_meta
+from convnext_dense.recipes.model_info import build_on_meta
 
 PATHS = sorted((ROOT / 'configs').glob('*/*.py'))
 LEAVES = [path for path in PATHS if path.parent.name != '_base_']

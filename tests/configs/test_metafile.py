@@ -5,7 +5,7 @@ from rows import ROOT, ROWS, config_path
 
 from convnext_dense.checkpoints import zoo
 from convnext_dense.errors import UserError
-from convnext_dense.recipes import fill_tables, find_recipe, load_recipes, tables_of_pages
+from convnext_dense.recipes.metafile import fill_tables, find_recipe, load_recipes, tables_of_pages
 
 METRICS = {'box AP': 'box_map', 'mask AP': 'mask_map', 'mIoU': 'miou', 'mIoU(ms+flip)': 'miou_ms_flip'}
 

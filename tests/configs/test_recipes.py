@@ -10,8 +10,8 @@ from mmengine.optim import LinearLR, MultiStepLR, PolyLR
 from rows import ROWS, config_path, load_row
 
 from convnext_dense.checkpoints import zoo
-from convnext_dense.model_info import build_on_meta, model_info, published_input
 from convnext_dense.optim import parameter_settings
+from convnext_dense.recipes.model_info import build_on_meta, model_info, published_input
 
 # what a row says about its result; metafile.yml has these, and test_metafile.py checks them
 RESULTS = {'box_map', 'mask_map', 'miou', 'miou_ms_flip', 'finetuned_url', 'params', 'flops'}

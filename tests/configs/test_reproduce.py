@@ -14,11 +14,11 @@ from mmengine.registry import MODELS, init_default_scope
 from rows import ROWS, load_row
 
 from convnext_dense.config import load_config
+from convnext_dense.engine.reproduce import check_layout, format_result, judge, reproduce
+from convnext_dense.engine.runner import DenseRunner, prepare_testing
 from convnext_dense.errors import UserError
 from convnext_dense.inference.protocols import use_ms_flip
-from convnext_dense.recipes import find_recipe
-from convnext_dense.reproduce import check_layout, format_result, judge, reproduce
-from convnext_dense.runner import Runner, prepare_testing
+from convnext_dense.recipes.metafile import find_recipe
 
 DET, SEG = 'mask-rcnn_convnext-t-in1k', 'upernet_convnext-t-in1k_ade20k-512x512'
 LOADER = ['test_dataloader.num_workers=0']
@@ -66,7 +66,7 @@ def predictions(name: str, options: list[str], root: Path, checkpoint: Path, mul
     if multi_scale:
         use_ms_flip(cfg)
     cfg.work_dir = str(checkpoint.parent / 'work')
-    runner = Runner.from_cfg(cfg)
+    runner = DenseRunner.from_cfg(cfg)
     runner.load_or_resume()
     runner.model.eval()
     samples = []

@@ -1,5 +1,5 @@
 """Random weights for the tiny configs, images to predict, and a way to call a tool in this process."""
-import importlib.util
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ pytest.importorskip('mmseg')
 
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
+from convnext_dense.cli.running import run_tool  # noqa: E402
 from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 
@@ -80,13 +81,11 @@ def shapes(tmp_path_factory) -> Path:
 def call_tool():
     """``call_tool('predict', *arguments)``: the tool's main function, and the exit status it would end with."""
     def call(name: str, *args) -> Ended:
-        spec = importlib.util.spec_from_file_location(f'tool_{name}', TESTS.parent / f'tools/{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = importlib.import_module(f'convnext_dense.cli.{name}')
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr('sys.argv', [f'tools/{name}.py', *map(str, args)])
             try:
-                module.run_tool(module.main)
+                run_tool(module.main)
             except SystemExit as end:
                 return Ended(end.code or 0)
         return Ended(0)

@@ -69,7 +69,7 @@ def test_parts_do_not_count_the_parts_that_they_call(monkeypatch):
     ('det', {'data', 'backbone', 'neck', 'RPN', 'RoI heads', 'post-processing', 'other'}),
     ('seg', {'data', 'backbone', 'decode head', 'post-processing', 'other'})])
 def test_both_tasks(task, parts, call_tool, tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark.stack, 'use_device', lambda device: None)
+    monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
     ended = call_tool('benchmark', 'model', tiny[task], '--size', 64, 96, '--rounds', 1, '--batch', 2,
                       '--json', tmp_path / 'result.json')
     assert ended.code == 0
@@ -81,7 +81,7 @@ def test_both_tasks(task, parts, call_tool, tiny, tmp_path, monkeypatch, capsys)
 
 
 def test_mistakes_are_one_sentence(call_tool, tiny, images, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark.stack, 'use_device', lambda device: None)
+    monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
     for arguments, expected in ((['--batch', 0], 'must be at least 1'),
                                 (['--images', images[0].parent, '--batch', 2], '2 sizes')):
         ended = call_tool('benchmark', 'model', tiny['seg'], *arguments)

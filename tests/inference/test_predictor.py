@@ -12,7 +12,7 @@ from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.inference import predictor as predictor_module
 from convnext_dense.inference.predictor import Predictor
-from convnext_dense.recipes import find_recipe
+from convnext_dense.recipes.metafile import find_recipe
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.inference.protocols import use_ms_flip, use_whole
-from convnext_dense.recipes import find_recipe
+from convnext_dense.recipes.metafile import find_recipe
 
 ADE = 'seg/upernet_convnext-t-in1k_8xb2-amp-160k_ade20k-512x512.py'
 

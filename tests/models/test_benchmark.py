@@ -1,5 +1,5 @@
 """tools/benchmark.py backbone and tools/roadmap.py: what they measure and how they reckon."""
-import importlib.util
+import importlib
 import json
 
 import pytest
@@ -13,10 +13,7 @@ from convnext_dense.errors import UserError
 
 
 def run_tool(repo_root, name: str, *args: str) -> None:
-    spec = importlib.util.spec_from_file_location(name, repo_root / f'tools/{name}.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    tool.main(list(args))
+    importlib.import_module(f'convnext_dense.cli.{name}').main(list(args))
 
 
 def test_macs_by_closed_form():

@@ -1,5 +1,4 @@
 """Pages made from work dirs: the figures on them, what is left out, and mistakes in one sentence."""
-import importlib.util
 import json
 import os
 import pickle
@@ -13,6 +12,8 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools.cocoeval import COCOeval
 
+from convnext_dense.cli import report
+from convnext_dense.cli.running import run_tool
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.report import write_report
@@ -193,16 +194,13 @@ def test_runs_that_do_not_compare(make_run, tmp_path):
 
 
 def test_the_tool(make_run, monkeypatch, repo_root, capsys):
-    spec = importlib.util.spec_from_file_location('report_tool', repo_root / 'tools/report.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     folder = make_run('one', 'seg')
     monkeypatch.chdir(folder.parent)
-    tool.main(['one', '--images', '1', '--device', 'cpu'])
+    report.main(['one', '--images', '1', '--device', 'cpu'])
     assert (folder / 'report.html').is_file() and 'one/report.html' in capsys.readouterr().out
     for wrong, sentence in ((['one', '--images', '-1'], '--images -1'), (['one', '--out', 'x.pdf'], 'ends in .html'),
                             (['one', '--checkpoint', 'no.pth'], 'no.pth: no such file')):
         monkeypatch.setattr(sys, 'argv', ['report.py', *wrong, '--device', 'cpu'])
         with pytest.raises(SystemExit) as ended:
-            tool.run_tool(tool.main)
+            run_tool(report.main)
         assert ended.value.code == 2 and sentence in capsys.readouterr().err

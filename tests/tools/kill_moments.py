@@ -7,7 +7,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from convnext_dense.runner import Runner
+from convnext_dense.engine.runner import DenseRunner
 
 
 def die(how: str) -> None:
@@ -34,7 +34,7 @@ class KillAt(Hook):
         return moment == self.moment and self.number == 0
 
     def before_train(self, runner) -> None:
-        put, save, hook = LocalBackend.put, Runner.save_checkpoint, self
+        put, save, hook = LocalBackend.put, DenseRunner.save_checkpoint, self
 
         def put_half(self, obj, filepath):
             if str(filepath).endswith('.pth.part') and hook._passes('writing'):
@@ -47,7 +47,7 @@ class KillAt(Hook):
             if hook._passes('pointer'):
                 die(hook.how)
 
-        LocalBackend.put, Runner.save_checkpoint = put_half, save_and_die
+        LocalBackend.put, DenseRunner.save_checkpoint = put_half, save_and_die
 
     def after_train_iter(self, *args, **kwargs) -> None:
         if self._passes('train'):

@@ -7,7 +7,7 @@ import signal
 import pytest
 from tool_runs import iterations, kill, launch, must_run, tool_command, wait_for
 
-from convnext_dense.cli import find_cause, is_interrupt, resume_command
+from convnext_dense.cli.running import find_cause, is_interrupt, resume_command
 
 
 def test_interrupted_training_says_how_to_continue(trained, tmp_path):

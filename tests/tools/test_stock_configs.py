@@ -25,7 +25,8 @@ runner = Runner.from_cfg(Config.fromfile(sys.argv[1]))
 runner.train()
 print('backbone:', type(runner.model.backbone).__module__)
 print('ours:', sorted(name for name in sys.modules if name in (
-    'convnext_dense.runner', 'convnext_dense.cli', 'convnext_dense.preflight', 'convnext_dense.results')))
+    'convnext_dense.engine.runner', 'convnext_dense.cli.running', 'convnext_dense.config.preflight',
+    'convnext_dense.engine.results')))
 '''
 PRETRAINED = "backbone=dict(type='ConvNeXt', init_cfg=dict(checkpoint='{weights}'))"
 SWAPPED = "backbone=dict(_delete_=True, type='ConvNeXt', arch='tiny', drop_path_rate=0.4, layer_scale_init_value=1.0)"

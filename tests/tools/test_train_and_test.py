@@ -15,7 +15,7 @@ from tool_runs import CHECKPOINTS, FULL, HALF, differing, iterations, must_run, 
 
 from convnext_dense import cli
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.config import EVALUATORS, LOADERS
+from convnext_dense.config import DATALOADERS, EVALUATORS
 from convnext_dense.datasets.shapes_render import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
 from convnext_dense.visualization.draw import (
     Instances,
@@ -59,7 +59,7 @@ def test_training_leaves_checkpoints_scalars_and_its_config(trained, task):
 def test_data_root_reaches_every_loader_and_evaluator(trained, task):
     run = trained(task)
     used = Config.fromfile(run.work_dir / run.config.name)  # the config as the run used it
-    parts = [json.dumps(used[key].to_dict()) for key in (*LOADERS, *EVALUATORS)]
+    parts = [json.dumps(used[key].to_dict()) for key in (*DATALOADERS, *EVALUATORS)]
     assert not any('data/shapes' in part.replace(str(run.data_root), '') for part in parts)
     # three data sets have a data_root; of the evaluators, detection's have an annotation file
     assert [str(run.data_root) in part for part in parts] == [True] * 3 + [task == 'det'] * 2
@@ -232,12 +232,12 @@ def test_console_command_reaches_the_tool(tool, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith(f'usage: convnext-dense {tool}')
 
 
-def test_console_command_names_the_tools(monkeypatch, capsys):
+def test_console_command_names_the_nearest_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['convnext-dense', 'trian'])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     printed = capsys.readouterr().err
-    assert ended.value.code == 2 and 'train' in printed and 'test' in printed and len(printed.splitlines()) == 1
+    assert ended.value.code == 2 and 'did you mean train?' in printed and len(printed.splitlines()) == 1
 
 
 def test_amp_bf16_trains_on_a_cpu(trained, tmp_path):

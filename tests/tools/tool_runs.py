@@ -17,7 +17,6 @@ import mmengine.device.utils as device_utils
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.utils import ManagerMixin
 
 from convnext_dense.checkpoints import read_checkpoint
@@ -49,13 +48,11 @@ def run_tool(name: str, *args, cwd: Path, program: str | None = None) -> Finishe
         patch.setenv('CUDA_VISIBLE_DEVICES', '-1')
         patch.setattr(device_utils, 'DEVICE', 'cpu')
         patch.setattr(sys, 'argv', [program or str(ROOT / 'tools' / f'{name}.py'), *map(str, args)])
-        amp = OPTIM_WRAPPERS.get('AmpOptimWrapper')
         try:
             runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
         except SystemExit as exit_:
             code = exit_.code or 0
         finally:
-            OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', module=amp, force=True)
             forget_earlier_runs()
     return Finished(code, out.getvalue(), err.getvalue())
 

@@ -4,20 +4,19 @@ from collections.abc import Iterator
 import numpy as np
 from mmengine.config import Config
 
+from ...config import DATALOADERS
+from ...config.preflight import check_config
 from ...errors import UserError
-from ...preflight import check_config
 from .findings import Findings
 
 # ImageNet's mean and standard deviation, red green blue, as the official ConvNeXt code uses them (times 255).
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 CLOSE = 1.0  # of 255: rounding in configs
-LOADERS = ('train_dataloader', 'val_dataloader')
-
 
 def check_whole_config(cfg: Config, findings: Findings) -> None:
     """What training would refuse, and the normalisation."""
     try:
-        check_config(cfg, LOADERS)
+        check_config(cfg, DATALOADERS[:2])
     except UserError as error:
         findings.add('config-refused', cfg.filename, value=str(error))
     for code, key, value in _normalisation(cfg):

@@ -9,8 +9,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ...errors import UserError
+from ...utils.files import written_whole
 from ..convert.pairs import read_ids
-from ..folders import written_whole
 from ..json_stream import stream_json
 from .coco import CocoTarget, Tables, check_annotation, read_tables
 from .findings import Findings

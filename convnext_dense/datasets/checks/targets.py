@@ -13,7 +13,7 @@ from ..json_stream import stream_json
 from ..layout import INFO_FILE, DatasetInfo
 from .coco import CocoTarget
 
-LOADERS = {'train': 'train_dataloader', 'val': 'val_dataloader'}
+SPLIT_DATALOADERS = {'train': 'train_dataloader', 'val': 'val_dataloader'}
 
 
 @dataclass
@@ -69,7 +69,7 @@ def targets_of_config(cfg: Config) -> list[Target]:
     from mmengine.registry import DATASETS, init_default_scope
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     targets = []
-    for split, loader in LOADERS.items():
+    for split, loader in SPLIT_DATALOADERS.items():
         for described in datasets_of(cfg.get(loader)):
             dataset = DATASETS.build({**described, 'lazy_init': True, 'pipeline': []})
             classes = list(dataset.metainfo.get('classes') or ()) or None

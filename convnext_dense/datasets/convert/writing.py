@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...utils.files import place, written_whole
 from ...visualization.draw import IGNORED, distinct_colours
-from ..folders import place, written_whole
 from ..layout import SPLITS, DatasetInfo, SplitInfo
 from .planning import Planned, Progress, common_suffix, normal_suffix
 from .source import Source

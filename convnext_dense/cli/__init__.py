@@ -1,0 +1,54 @@
+"""The commands: ``convnext-dense NAME`` and ``python tools/NAME.py`` both run ``convnext_dense/cli/NAME.py``."""
+import ast
+import difflib
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from ..mm import environment
+from .running import run_tool
+
+# in the order in which a user needs them; each module's docstring begins with the line that --help shows
+COMMANDS = {
+    'data': ('convert_dataset', 'check_dataset', 'browse_dataset', 'make_shapes'),
+    'training': ('new_project', 'train', 'show_lr'),
+    'evaluation and inference': ('test', 'report', 'predict', 'reproduce'),
+    'checkpoints': ('convert_checkpoint', 'publish_checkpoint'),
+    'models and this machine': ('model_info', 'roadmap', 'benchmark', 'check_ops', 'demo'),
+}
+RESUMABLE = ('train',)  # commands with --resume
+
+
+def main() -> None:
+    """``convnext-dense NAME [arguments]``."""
+    name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    names = [name for group in COMMANDS.values() for name in group]
+    if name in ('-h', '--help'):
+        print(overview())
+    elif name == '--version':
+        print('\n'.join(f'{package} {version}' for package, version in environment.versions().items()))
+    elif name in names:
+        sys.argv = [f'convnext-dense {name}', *sys.argv[2:]]
+        run(name)
+    else:
+        near = difflib.get_close_matches(name.replace('-', '_'), names, n=1)
+        hint = f'did you mean {near[0]}?' if near else 'convnext-dense --help lists all'
+        print(f'error: convnext-dense has no command {name!r}: {hint}', file=sys.stderr)
+        sys.exit(2)
+
+
+def run(name: str) -> None:
+    """Run one command with the arguments in ``sys.argv``, and exit."""
+    run_tool(import_module(f'{__name__}.{name}').main, resumable=name in RESUMABLE)
+
+
+def overview() -> str:
+    """Every command with its line, grouped by task."""
+    lines = ['usage: convnext-dense NAME [arguments]; each command has --help, --version prints versions']
+    for title, names in COMMANDS.items():
+        lines.append(f'\n{title}:')
+        for name in names:
+            # read, not imported: an import takes seconds
+            doc = ast.get_docstring(ast.parse(Path(__file__).with_name(f'{name}.py').read_text()))
+            lines.append(f'  {name:20}{doc.splitlines()[0].rstrip(".")}')
+    return '\n'.join(lines)

@@ -1,0 +1,68 @@
+"""Predict images and videos: pictures, and results that a program can read.
+
+Name a config and its trained weights, or one published row (docs/recipes.md) in place of both:
+
+  python tools/predict.py CONFIG.py CHECKPOINT INPUT... --out DIR
+  python tools/predict.py ROW INPUT... --out DIR
+
+An INPUT is an image, a video, a folder or a glob in quotes. Files that cannot be read are reported and skipped; the
+exit status is then 1.
+"""
+import argparse
+import sys
+
+from ..errors import UserError
+from ..mm import environment
+from ..mm.device import use_device
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model_and_inputs', nargs='+', metavar='ARG', help='CONFIG CHECKPOINT INPUT... or ROW INPUT...')
+    parser.add_argument('--out', default='predictions', metavar='DIR', help='folder for results (default: %(default)s)')
+    parser.add_argument('--score-thr', type=float, default=0.3,
+                        help='detections below this score are neither drawn nor written (default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images that go through the network together')
+    parser.add_argument('--no-pictures', action='store_true', help='write no pictures and no videos')
+    parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
+    args = parser.parse_intermixed_args(argv)
+    models = 2 if args.model_and_inputs[0].endswith('.py') else 1
+    args.model, args.inputs = args.model_and_inputs[:models], args.model_and_inputs[models:]
+    if not args.inputs:
+        raise UserError(f'nothing to predict after {" ".join(args.model)}: expected CONFIG CHECKPOINT INPUT..., or the '
+                        'name of a published row and INPUT...')
+    if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
+        raise UserError(f'--batch-size {args.batch_size} and --score-thr {args.score_thr:g}: expected at least 1, and '
+                        'a score from 0 to 1')
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    environment.require('mmengine')
+    from ..inference.files import predict_files
+    from ..inference.inputs import find_inputs
+    from ..inference.outputs import Output
+    from ..inference.predictor import Predictor
+    use_device(args.device)
+    inputs = find_inputs(args.inputs, exclude=args.out)  # before the model, whose loading takes longer
+    predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options)
+    output = Output(args.out, predictor.classes, predictor.palette, args.score_thr, not args.no_pictures)
+    try:
+        with output:
+            skipped = predict_files(predictor, inputs, output, args.batch_size)
+    finally:
+        print(f'{len(output.images)} images or frames predicted, results in {args.out}')
+    for source, reason in skipped:
+        print(f'skipped {source.path}: {reason}', file=sys.stderr)
+    if skipped:
+        raise_or_exit(skipped, inputs)
+
+
+def raise_or_exit(skipped: list, inputs: list) -> None:
+    """Exit status 1, or an error where nothing could be read at all."""
+    if len(skipped) == len(inputs):
+        raise UserError(f'none of the {len(inputs)} inputs could be read; the first: {skipped[0][1]}')
+    print(f'{len(skipped)} of {len(inputs)} files skipped', file=sys.stderr)
+    sys.exit(1)

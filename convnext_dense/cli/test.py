@@ -1,0 +1,79 @@
+"""Evaluate a checkpoint: mAP for detection, mIoU for segmentation."""
+import argparse
+from pathlib import Path
+
+from ..config import load_config
+from ..engine.results import draw_predictions, dump_predictions, write_metrics
+from ..engine.runner import DenseRunner, prepare_testing
+from ..errors import UserError
+from ..inference import protocols
+from ..mm.device import use_device
+from ..report import write_report
+from ..report.work_dir import PREDICTIONS
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog='Many GPUs: tools/dist_test.sh CONFIG CHECKPOINT GPUS')
+    parser.add_argument('config', help='a config file, or one of the package (det/... or seg/...)')
+    parser.add_argument('checkpoint', help='trained weights: a file, a URL or a name of the zoo')
+    parser.add_argument('--work-dir', help='folder for metrics.json and logs (default: work_dirs/<config name>)')
+    parser.add_argument('--data-root', help='folder of the data, for the loader and the evaluator')
+    parser.add_argument('--show-dir', help='draw predictions beside the ground truth into this folder')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
+    parser.add_argument('--report', action='store_true',
+                        help='write report.html into the work dir: figures, errors by kind, images (docs/report.md)')
+    parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    add_protocols(parser)
+    return parser.parse_args(argv)
+
+
+def add_protocols(parser: argparse.ArgumentParser) -> None:
+    """Flags that change how images are tested; without one, the config says it (docs/inference.md)."""
+    group = parser.add_argument_group('test protocols (default: the config\'s)')
+    seg = group.add_mutually_exclusive_group()
+    seg.add_argument('--slide', nargs='*', type=int, metavar=('SIZE', 'STRIDE'),
+                     help='segmentation: sliding windows, of the config or of this size and stride in pixels')
+    seg.add_argument('--whole', action='store_true', help='segmentation: whole images')
+    seg.add_argument('--ms-flip', action='store_true',
+                     help='segmentation: the config\'s multi-scale + flip; ADE20K as published')
+    group.add_argument('--tta', nargs='*', type=float, metavar='RATIO',
+                       help='detection: these ratios of the test scale (default: 0.5 1 1.5), each plain and flipped, '
+                            'boxes and masks merged')
+    group.add_argument('--soft-nms', action='store_true', help='detection: soft-NMS, linear')
+
+
+def apply_protocols(cfg, args: argparse.Namespace) -> None:
+    """Change the config as the flags say, in place."""
+    if args.slide is not None:
+        if len(args.slide) not in (0, 2):
+            raise UserError(f'--slide {" ".join(map(str, args.slide))}: expected SIZE and STRIDE in pixels, or neither')
+        protocols.use_slide(cfg, *args.slide)
+    if args.whole:
+        protocols.use_whole(cfg)
+    if args.soft_nms:
+        protocols.use_soft_nms(cfg)
+    if args.ms_flip:
+        protocols.use_ms_flip(cfg)
+    if args.tta is not None:
+        protocols.use_det_tta(cfg, args.tta or protocols.TTA_RATIOS)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    use_device(args.device)
+    cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
+    cfg = prepare_testing(cfg, args.checkpoint, args.launcher)
+    apply_protocols(cfg, args)
+    if args.report and not args.out:
+        args.out = str(Path(cfg.work_dir, PREDICTIONS))
+    if args.out:
+        dump_predictions(cfg, args.out)
+    if args.show_dir:
+        draw_predictions(cfg, args.show_dir)
+    runner = DenseRunner.from_cfg(cfg)
+    write_metrics(runner, runner.test())
+    if args.report and runner.rank == 0:
+        work_dir = Path(cfg.work_dir)
+        print(f'written: {write_report([work_dir], work_dir / "report.html")}')

@@ -1,0 +1,89 @@
+"""Image and label files of a data set: all there before training, and named when one turns out to be wrong."""
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.dist import is_main_process
+
+from ..errors import UserError
+
+FILE_KEYS = ('img_path', 'seg_map_path')  # where a sample's record has its files
+
+
+def check_files(dataset) -> None:
+    """Refuse a data set with missing or empty files, and have it name a damaged or unfit one when that is loaded.
+
+    Only sizes are looked at, which takes some seconds for all of COCO; wrappers (RepeatDataset, ConcatDataset, ...)
+    are seen through.
+
+    Raises:
+        UserError: names the first file that is missing or empty.
+    """
+    for leaf in leaves(dataset):
+        if not hasattr(leaf, 'get_data_info'):
+            continue
+        if is_main_process():
+            for index in range(len(leaf)):
+                for file in _files(leaf, index):
+                    if not os.path.isfile(file) or os.path.getsize(file) == 0:
+                        raise _unreadable(file, leaf)
+        leaf.prepare_data = partial(_prepare_or_name_file, leaf)
+
+
+def leaves(dataset) -> Iterator:
+    """The built data sets inside wrappers (RepeatDataset, ConcatDataset, ...), at any depth."""
+    inner = [dataset.dataset] if hasattr(dataset, 'dataset') else getattr(dataset, 'datasets', [])
+    for entry in inner:
+        yield from leaves(entry)
+    if not inner:
+        yield dataset
+
+
+def _files(dataset, index: int) -> list[str]:
+    """Local files of a sample; what is on remote storage (``scheme://...``) is left to its reader."""
+    info = dataset.get_data_info(index)
+    return [info[key] for key in FILE_KEYS if isinstance(info.get(key), str) and '://' not in info[key]]
+
+
+def _prepare_or_name_file(dataset, index: int):
+    """The data set's own ``prepare_data``; a file that is no image, or labels that no class has, are named."""
+    try:
+        sample = type(dataset).prepare_data(dataset, index)
+    except Exception as error:  # readers fail in many ways, mostly without the name of the file
+        for file in _files(dataset, index):
+            if not _is_image(file):
+                raise _unreadable(file, dataset) from error
+        raise
+    _check_labels(dataset, index, sample)
+    return sample
+
+
+def _check_labels(dataset, index: int, sample) -> None:
+    """Refuse a label map with a value beyond the classes, on which the loss dies, on a GPU without a word."""
+    if not isinstance(sample, dict) or 'gt_sem_seg' not in getattr(sample.get('data_samples'), 'keys', tuple)():
+        return
+    labels, classes = sample['data_samples'].gt_sem_seg.data, dataset.metainfo.get('classes') or ()
+    ignored = getattr(dataset, 'ignore_index', 255)
+    beyond = labels[(labels >= len(classes)) & (labels != ignored)]
+    if classes and beyond.numel():
+        file = dataset.get_data_info(index).get('seg_map_path')
+        reduced = ' (after reduce_zero_label)' if getattr(dataset, 'reduce_zero_label', False) else ''
+        raise UserError(f'{file} has the label {int(beyond.max())}{reduced}, but there are {len(classes)} classes, so '
+                        f'0 to {len(classes) - 1} and {ignored} are expected: mend the label maps, or set metainfo and '
+                        'every num_classes to the classes they have')
+
+
+def _is_image(file: str) -> bool:
+    try:
+        content = np.frombuffer(Path(file).read_bytes(), np.uint8)
+    except OSError:
+        return False
+    return content.size > 0 and cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is not None
+
+
+def _unreadable(file: str, dataset) -> UserError:
+    return UserError(f'image {file} of {type(dataset).__name__} could not be read: it is missing, empty or not an '
+                     'image; repair it, or remove it from the data set')

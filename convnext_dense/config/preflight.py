@@ -1,0 +1,147 @@
+"""Checks of a config's data that cost seconds and save hours: run before anything is built or trained."""
+import json
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..errors import UserError, few
+from .data_files import leaves
+from .dataloaders import datasets_of
+
+PATH_KEYS = ('ann_file', 'proposal_file')
+# what each launcher sets for the processes it starts
+LAUNCHER_VARIABLES = {'none': (), 'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+                      'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+                      'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')}
+
+
+def check_launcher(launcher: str) -> None:
+    """Check that this process was started by what ``--launcher`` says.
+
+    Raises:
+        UserError: names the environment variables that are missing.
+    """
+    absent = [name for name in LAUNCHER_VARIABLES[launcher] if name not in os.environ]
+    if absent:
+        raise UserError(f'--launcher {launcher}: this process was not started by it, since {", ".join(absent)} are not '
+                        'set: start with tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh, or leave '
+                        '--launcher out to use one process')
+
+
+def check_config(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Check paths and class counts of the named loaders and their evaluators.
+
+    Raises:
+        UserError: names the first path that is missing or empty, or the class counts that do not fit.
+    """
+    for loader in loaders:
+        for dataset in datasets_of(cfg.get(loader)):
+            _check_paths(loader, dataset)
+            _check_class_count(cfg, loader, dataset)
+        for evaluator in _as_list(cfg.get(loader.replace('_dataloader', '_evaluator'))):
+            ann_file = evaluator.get('ann_file')
+            if isinstance(ann_file, str) and ann_file and not Path(ann_file).is_file():
+                raise UserError(f'{loader.replace("_dataloader", "_evaluator")}.ann_file {ann_file} does not exist: '
+                                'put the annotations there, or point --data-root at the folder that has them')
+
+
+def check_built_dataset(dataset) -> None:
+    """Refuse a data set whose annotation file lacks a class that it should have.
+
+    mmdet drops unknown class names silently; those classes then train on nothing and their AP is 0 or missing.
+
+    Raises:
+        UserError: names the annotation file, the missing classes and the categories found there.
+    """
+    for leaf in leaves(dataset):
+        classes = leaf.metainfo.get('classes') or ()
+        if len(getattr(leaf, 'cat_ids', classes)) != len(classes):
+            raise _lacks_classes(leaf.ann_file, classes)
+
+
+def explain_empty(loader: dict) -> UserError:
+    """The error to raise when no image of a loader's data set is left after filtering."""
+    sentences = []
+    for dataset in datasets_of(loader):
+        ann_file, classes = Path(dataset.get('data_root') or '', dataset.get('ann_file') or ''), _classes(dataset) or ()
+        if ann_file.suffix == '.json' and ann_file.is_file():
+            missing = _lacks_classes(ann_file, classes)
+            if missing is not None:
+                return missing
+        sentences.append(f'{dataset["type"]} of {ann_file} is empty after filtering: expected images with annotations '
+                         f'of {few(list(classes))}; check ann_file, data_prefix and filter_cfg')
+    return UserError('; '.join(sentences))
+
+
+def annotation_files(loader: dict) -> str:
+    """The annotation files of a loader's data sets, for a sentence about them."""
+    return ', '.join(str(Path(dataset.get('data_root') or '', dataset['ann_file']))
+                     for dataset in datasets_of(loader) if dataset.get('ann_file'))
+
+
+def _lacks_classes(ann_file, classes) -> UserError | None:
+    names = [category['name'] for category in json.loads(Path(ann_file).read_text())['categories']]
+    missing = [name for name in classes if name not in names]
+    if not missing:
+        return None
+    return UserError(f'{ann_file}: {len(missing)} of the {len(classes)} classes in the config are not among its '
+                     f'categories ({few(missing)} missing; the file has {few(names)}): set metainfo='
+                     "dict(classes=...) of the data set to the file's category names")
+
+
+def _check_paths(loader: str, dataset: dict) -> None:
+    root = dataset.get('data_root') or ''
+    if root and not Path(root).is_dir():
+        raise UserError(f'{loader}: data folder {root} does not exist: put the data there or name its place with '
+                        '--data-root')
+    for key in PATH_KEYS:
+        if dataset.get(key):
+            file = Path(root, dataset[key])
+            if not file.is_file():
+                raise UserError(f'{loader}: {key} {file} does not exist: expected the annotations there (layout in the '
+                                'README); put them there or name their place with --data-root')
+    for name, prefix in (dataset.get('data_prefix') or {}).items():
+        folder = Path(root, prefix or '')
+        if not folder.is_dir():
+            raise UserError(f'{loader}: folder {folder} ({name}) does not exist: expected the files there (layout in '
+                            'the README); put them there or name their place with --data-root')
+        if not any(folder.iterdir()):
+            raise UserError(f'{loader}: folder {folder} ({name}) is empty: expected image files there')
+
+
+def _check_class_count(cfg: Config, loader: str, dataset: dict) -> None:
+    classes = _classes(dataset)
+    if classes is None:
+        return
+    for place, count in _head_class_counts(cfg.model, 'model'):
+        if count != len(classes):
+            raise UserError(f'{place}.num_classes is {count}, but the data set of {loader} has {len(classes)} classes '
+                            f'({few(list(classes))}): set every head to num_classes={len(classes)}, or the '
+                            "data set's metainfo to the classes the heads are for")
+
+
+def _classes(dataset: dict) -> tuple | None:
+    """Class names that a data set config will have: its metainfo's, else its registered type's."""
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        from mmengine.registry import DATASETS
+        registered = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+        classes = getattr(registered, 'METAINFO', {}).get('classes')
+    return (classes,) if isinstance(classes, str) else classes
+
+
+def _head_class_counts(node, place: str) -> list[tuple[str, int]]:
+    """(place, num_classes) of every head that predicts the data set's classes."""
+    if isinstance(node, (list, tuple)):
+        return [found for index, item in enumerate(node) for found in _head_class_counts(item, f'{place}[{index}]')]
+    if not isinstance(node, dict):
+        return []
+    found = [(place, node['num_classes'])] if isinstance(node.get('num_classes'), int) and 'rpn' not in place else []
+    return found + [item for key, value in node.items() for item in _head_class_counts(value, f'{place}.{key}')]
+
+
+def _as_list(evaluator) -> list[dict]:
+    if evaluator is None:
+        return []
+    return [evaluator] if isinstance(evaluator, dict) else list(evaluator)

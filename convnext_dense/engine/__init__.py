@@ -1,0 +1,1 @@
+"""Training and testing: the runner, hooks, checkpoints of a run, evaluation outputs."""

@@ -1,0 +1,62 @@
+"""What an evaluation leaves behind: metrics.json, predictions, pictures."""
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
+from mmengine.registry import METRICS
+from mmengine.runner import Runner
+
+from ..errors import UserError
+
+
+def write_metrics(runner: Runner, metrics: dict[str, float]) -> None:
+    """Write ``metrics`` (name -> number) to ``metrics.json`` in the runner's work dir; NaN becomes null."""
+    if not is_main_process():
+        return
+    clean = {key: None if isinstance(value, float) and math.isnan(value) else float(value)
+             for key, value in metrics.items()}
+    file = Path(runner.work_dir) / 'metrics.json'
+    part = file.with_suffix('.json.part')
+    part.write_text(json.dumps(clean, indent=2) + '\n')
+    os.replace(part, file)
+    print_log(f'metrics written to {file}', logger='current')
+
+
+def dump_predictions(cfg: Config, out: str) -> None:
+    """Let the evaluation also write every prediction to the pickle file ``out``, in place.
+
+    Detection: mmdet's format, masks as COCO RLE. Segmentation: mmengine's, label maps only.
+
+    Raises:
+        UserError: ``out`` is not a .pkl file.
+    """
+    if not out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {out}: predictions are written as a pickle, expected a name that ends in .pkl')
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpLabelMaps'
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=out)]
+
+
+def draw_predictions(cfg: Config, folder: str) -> None:
+    """Let the evaluation also draw every image with ground truth and prediction into ``folder``, in place."""
+    from ..visualization import hook  # noqa: F401  (registers DrawPredictionsHook)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='DrawPredictionsHook', out_dir=folder)]
+
+
+@METRICS.register_module()
+class DumpLabelMaps(DumpResults):
+    """mmengine's DumpResults for segmentation, label maps only: the scores of one ADE20K image take some 200 MB."""
+
+    def process(self, data_batch, predictions) -> None:
+        for prediction in predictions:
+            labels = prediction['pred_sem_seg']['data'].to(torch.int16)
+            kept = {key: value for key, value in prediction.items() if key not in ('seg_logits', 'gt_sem_seg')}
+            super().process(data_batch, [{**kept, 'pred_sem_seg': {'data': labels}}])

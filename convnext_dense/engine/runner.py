@@ -1,0 +1,221 @@
+"""mmengine's Runner with what dense training needs on any machine: checks first, CPUs and gloo, safe checkpoints."""
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_distributed, master_only
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.runner import Runner
+
+from ..checkpoints import read_checkpoint
+from ..config import DATALOADERS
+from ..config.data_files import check_files
+from ..config.preflight import annotation_files, check_built_dataset, check_config, check_launcher, explain_empty
+from ..errors import UserError
+from ..optim.amp import for_this_machine
+
+AMP = {'fp16': 'float16', 'bf16': 'bfloat16'}
+
+
+class DenseRunner(Runner):
+    """mmengine's Runner, with these differences.
+
+    - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
+    - A data set that is empty, or that lacks a class, is an error before training starts.
+    - A checkpoint appears under its name only when it is completely written, and resuming takes the newest
+      one that can be read.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        if self.distributed and not is_distributed() and get_device() == 'cpu' and self._launcher == 'pytorch':
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg, model):
+        if not self.distributed or get_device() != 'cpu' or model_wrapper_cfg is not None:
+            return super().wrap_model(model_wrapper_cfg, model)
+        self.logger.info('CPU processes: SyncBN layers become BN, gradients are averaged through gloo')
+        return MMDistributedDataParallel(revert_sync_batchnorm(model), broadcast_buffers=False,
+                                         find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+
+    def build_optim_wrapper(self, optim_wrapper):
+        return super().build_optim_wrapper(for_this_machine(optim_wrapper))
+
+    def register_default_hooks(self, hooks=None) -> None:
+        checkpoint = (hooks or {}).get('checkpoint')
+        if checkpoint and checkpoint.get('type') == 'CheckpointHook':  # a stock config's
+            hooks = {**hooks, 'checkpoint': {**checkpoint, 'type': 'SafeCheckpointHook'}}
+        super().register_default_hooks(hooks)
+
+    @staticmethod
+    def build_dataloader(dataloader, seed=None, diff_rank_seed=False):
+        if isinstance(dataloader, dict) and dataloader.get('num_workers', 0) == 0:
+            # torch refuses these two without workers; a recipe run with num_workers=0 should simply run
+            dataloader = {**dataloader, 'persistent_workers': False}
+            dataloader.pop('prefetch_factor', None)
+        try:
+            built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+        except json.JSONDecodeError as error:
+            raise UserError(f'{annotation_files(dataloader)} could not be read as JSON ({error}): it is damaged or cut '
+                            'off; download or write it again') from error
+        except ValueError as error:
+            if 'need at least one array' not in str(error):  # mmengine's way of saying that a data set is empty
+                raise
+            raise explain_empty(dataloader) from error
+        check_built_dataset(built.dataset)
+        check_files(built.dataset)
+        return built
+
+    def scale_lr(self, optim_wrapper, auto_scale_lr=None) -> None:
+        if auto_scale_lr and auto_scale_lr.get('enable'):
+            base = auto_scale_lr['base_batch_size']
+            batch = self._train_dataloader['batch_size'] if isinstance(self._train_dataloader, dict) \
+                else self._train_dataloader.batch_size
+            steps = getattr(optim_wrapper, '_accumulative_counts', 1)
+            self.logger.info(f'learning rate scaling: {self.world_size} process(es) x {batch} image(s) x {steps} '
+                             f'accumulation step(s) = {self.world_size * batch * steps} images a step; the recipe is '
+                             f'for {base}, so every learning rate is multiplied by '
+                             f'{self.world_size * batch * steps / base:g}')
+            # mmengine leaves accumulation out of the global batch
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base / steps}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    @master_only
+    def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
+        """As mmengine's; the file appears under its final name only when it is complete and on disk.
+
+        Raises:
+            UserError: a weight is not finite; such a model is not worth a file.
+        """
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f'{filename} is not written, because {name} of the model has values that are not '
+                                'finite: continue the checkpoint before with --resume and a lower learning rate or '
+                                'clip_grad')
+        part = Path(out_dir) / f'{filename}.part'
+        try:
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+            with part.open('rb') as written:
+                os.fsync(written.fileno())
+        except OSError:
+            part.unlink(missing_ok=True)  # on a full disk, half a file takes the space that the log needs
+            raise
+        os.replace(part, Path(out_dir) / filename)
+
+
+def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest ``epoch_N.pth`` / ``iter_N.pth`` in ``work_dir`` that can be read completely, or None.
+
+    mmengine's pointer file ``last_checkpoint`` is not trusted: a killed run can leave it behind or ahead.
+    """
+    def step(file: Path) -> int:
+        return int(re.search(r'(\d+)\.pth$', file.name)[1])
+
+    files = [file for file in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', file.name)]
+    for file in sorted(files, key=step, reverse=True):
+        try:
+            if 'optimizer' in read_checkpoint(str(file)):
+                return file
+            reason = 'it holds no optimizer state'
+        except UserError as error:
+            reason = str(error)
+        print_log(f'{file} cannot be resumed from, trying the one before: {reason}',
+                  logger='current', level=logging.WARNING)
+    return None
+
+
+def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None = None, auto_scale_lr: bool = False,
+                     launcher: str = 'none') -> Config:
+    """Apply what the train tool's flags mean, check the config, and return it.
+
+    Args:
+        resume: True continues the newest good checkpoint of the work dir, a path continues that file.
+        amp: 'fp16' or 'bf16' mixed precision, 'off' for float32, None for what the recipe says.
+        auto_scale_lr: scale the learning rate by the batch size over the recipe's.
+        launcher: 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'.
+
+    Raises:
+        UserError: a data file, class count or flag that cannot work; found before anything is built.
+    """
+    check_launcher(launcher)
+    cfg.launcher = launcher
+    if amp is not None:
+        set_amp(cfg, amp)
+    if auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size '
+                            '(the global batch its learning rate is for); add it')
+        cfg.auto_scale_lr.enable = True
+    if resume or cfg.get('resume'):
+        set_resume(cfg, resume)
+    check_config(cfg, DATALOADERS[:2])
+    return cfg
+
+
+def prepare_testing(cfg: Config, checkpoint: str, launcher: str = 'none') -> Config:
+    """Check the config for evaluation, without what only training needs, and return it.
+
+    Raises:
+        UserError: the checkpoint or a data file is missing, or a class count does not fit.
+    """
+    check_launcher(launcher)
+    cfg.launcher = launcher
+    cfg.resume = False
+    cfg.load_from = checkpoint
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
+                'val_evaluator', 'auto_scale_lr'):
+        cfg.pop(key, None)
+    cfg.model.pop('init_cfg', None)
+    cfg.model.backbone.pop('init_cfg', None)  # the checkpoint brings every weight
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'EMAHook']
+    check_config(cfg, DATALOADERS[2:])
+    return cfg
+
+
+def set_resume(cfg: Config, checkpoint: str | bool = True) -> None:
+    """Continue ``checkpoint``, or with True the newest good one of the work dir, if there is one; in place.
+
+    Raises:
+        UserError: the named checkpoint does not exist.
+    """
+    if isinstance(checkpoint, str):
+        cfg.resume, cfg.load_from = True, existing_file(checkpoint, '--resume')
+        return
+    latest = latest_good_checkpoint(cfg.work_dir)
+    if latest is None:
+        cfg.resume = False
+        print_log(f'--resume: {cfg.work_dir} has no checkpoint that can be continued; training starts from the '
+                  'beginning', logger='current', level=logging.WARNING)
+    else:
+        cfg.resume, cfg.load_from = True, str(latest)
+
+
+def set_amp(cfg: Config, amp: str) -> None:
+    """Train in 'fp16', 'bf16' or, with 'off', float32, in place.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    if amp == 'fp16' and get_device() == 'cpu':
+        raise UserError('--amp fp16 was asked for, but there is no GPU and CPUs have no fast fp16: use --amp bf16')
+    wrapper = cfg.optim_wrapper
+    if amp == 'off':
+        wrapper.type = 'OptimWrapper'
+        wrapper.pop('dtype', None)
+        wrapper.pop('loss_scale', None)
+    else:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.dtype = AMP[amp]
+
+
+def existing_file(path: str, what: str) -> str:
+    """``path`` itself; raises UserError when there is no such file."""
+    if not Path(path).is_file():
+        raise UserError(f'{what} {path}: no such file')
+    return path

@@ -1,0 +1,162 @@
+"""A hook that watches training: it stops a run that is broken and says once, in plain words, why one cannot learn."""
+import logging
+import math
+from collections import deque
+from pathlib import Path
+from statistics import median
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+
+from ..config.data_files import leaves
+from ..errors import UserError
+from ..mm.fallbacks import unwrap_model
+
+
+@HOOKS.register_module()
+class WatchTrainingHook(Hook):
+    """Stop at a loss that is NaN, infinite or explodes; warn once about what keeps a model from learning.
+
+    Stopping saves the batch as ``bad_batch_iter_N.pth`` in the work dir (a dict with ``inputs`` and ``data_samples``,
+    as the data loader gave them) and names its image files. Under fp16 with a loss scaler, whose first scales overflow
+    by design, a loss has to be bad for ``patience`` iterations in a row.
+
+    Warnings: no annotated object (or no labelled pixel) reaches the model, no anchor or proposal matches an object, the
+    learning rate is zero, a part is frozen, a head's class count is not the data set's, nothing or one class only
+    is predicted in a validation.
+
+    Args:
+        patience: iterations in a row that a suspicion must hold.
+        explosion: a loss is exploding above this multiple of the median of the last 100 finite ones.
+
+    Raises:
+        UserError: the loss is bad, or no parameter of the model is trained.
+    """
+    priority = 'NORMAL'  # before checkpoints are written (VERY_LOW), so that no broken model is saved
+
+    def __init__(self, patience: int = 20, explosion: float = 100.0):
+        self.patience = patience
+        self.explosion = explosion
+        self.losses: deque[float] = deque(maxlen=100)
+        self.streaks: dict[str, int] = {}
+        self.said: set[str] = set()
+
+    def before_train(self, runner) -> None:
+        model = unwrap_model(runner.model)
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if not trained:
+            raise UserError(f'{type(model).__name__}: every parameter is frozen (requires_grad is False), so nothing '
+                            'can be trained; lower frozen_stages and remove what freezes the heads')
+        for part, module in model.named_children():
+            names = {f'{part}.{name}' for name, _ in module.named_parameters()}
+            if names and part != 'backbone' and not names & trained:
+                self.warn(f'frozen {part}', f'every parameter of {part} is frozen, so it keeps its initial values; '
+                                            'lift requires_grad=False unless that is meant')
+        self._compare_classes(runner, model)
+
+    def _compare_classes(self, runner, model) -> None:
+        """Every head that predicts the data set's classes should have as many outputs."""
+        for leaf in leaves(runner.train_dataloader.dataset):
+            classes = getattr(leaf, 'metainfo', {}).get('classes')
+            for name, module in model.named_modules():
+                count = getattr(module, 'num_classes', None)
+                if classes and isinstance(count, int) and 'rpn' not in name and count != len(classes):
+                    self.warn('classes', f'{name} predicts {count} classes, but {type(leaf).__name__} has '
+                                         f'{len(classes)} ({", ".join(list(classes)[:5])}{", ..." * (len(classes) > 5)}'
+                                         f'): set num_classes={len(classes)} in every head')
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        losses = {key: torch.as_tensor(value).item() for key, value in (outputs or {}).items() if 'loss' in key}
+        if losses:
+            self._check_loss(runner, losses, data_batch)
+            boxes = [value for key, value in losses.items() if 'bbox' in key]
+            self.suspect('matched', bool(boxes) and not any(boxes) and not _is_unlabelled(data_batch),
+                         'no anchor or proposal matches an annotated object (every box loss is exactly 0) in the last '
+                         '{} batches: compare the anchor sizes with the objects after resizing')
+        self.suspect('labels', _is_unlabelled(data_batch),
+                     'nothing annotated has reached the model in the last {} batches: look at them with '
+                     'tools/browse_dataset.py, and check filter_cfg, crops, classes and the ignore label')
+        rates = [rate for group in runner.optim_wrapper.get_lr().values() for rate in group]
+        self.suspect('rate', not any(rates) and runner.iter + 1 < runner.max_iters,
+                     'the learning rate has been 0 for {} iterations, so nothing is learnt: check optimizer.lr and '
+                     'param_scheduler')
+
+    def _check_loss(self, runner, losses: dict[str, float], data_batch) -> None:
+        total = losses.get('loss', sum(losses.values()))
+        finite = math.isfinite(total)
+        usual = median(self.losses) if len(self.losses) >= 50 else math.inf
+        exploding = finite and total > self.explosion * usual
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        overflows_by_design = scaler is not None and scaler.is_enabled()
+        if finite and not exploding:
+            self.losses.append(total)
+        for name, bad, patience in (('nan', not finite, self.patience if overflows_by_design else 1),
+                                    ('exploding', exploding, self.patience)):
+            self.streaks[name] = self.streaks.get(name, 0) + 1 if bad else 0
+            if self.streaks[name] >= patience:
+                raise self._broken(runner, losses, total, usual, data_batch)
+
+    def _broken(self, runner, losses, total: float, usual: float, data_batch) -> UserError:
+        """Save the batch; returns the sentence to stop with."""
+        file = Path(runner.work_dir) / f'bad_batch_iter_{runner.iter + 1}.pth'
+        torch.save(data_batch, file)
+        images = [str(getattr(sample, 'img_path', '?')) for sample in _samples(data_batch)]
+        parts = ', '.join(f'{key} {value:.4g}' for key, value in losses.items() if key != 'loss')
+        what = f'over {self.explosion:g} times the usual {usual:.4g}' if math.isfinite(total) else 'not finite'
+        return UserError(
+            f'iteration {runner.iter + 1}: the loss is {total:.4g}, which is {what} ({parts}); the batch is saved as '
+            f'{file} (images {", ".join(images)}): look at these images and their annotations, then continue the last '
+            'checkpoint with --resume and a lower learning rate, clip_grad, or --amp bf16 in the place of fp16')
+
+    def before_val_epoch(self, runner) -> None:
+        self.predicted: torch.Tensor | int = 0
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        for sample in outputs or ():
+            if 'pred_sem_seg' in sample:
+                labels = sample.pred_sem_seg.data.flatten().long()
+                self.predicted = self.predicted + labels.bincount(minlength=256).cpu()
+            elif 'pred_instances' in sample:
+                self.predicted = self.predicted + len(sample.pred_instances)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        if isinstance(self.predicted, torch.Tensor) and int((self.predicted > 0).sum()) == 1:
+            label = int(self.predicted.argmax())
+            classes = runner.val_dataloader.dataset.metainfo.get('classes') or {}
+            name = classes[label] if label < len(classes) else label
+            self.warn('one class', f'every pixel of the validation set is predicted as {name}: the model has not learnt'
+                                   ' to tell classes apart yet; early in training that is usual, later it means a '
+                                   'learning rate that is too high or labels that do not fit')
+        elif isinstance(self.predicted, int) and self.predicted == 0:
+            self.warn('background', 'the model predicts no object at all in the validation set (every score is below '
+                                    "the config's score_thr): early in training that is usual, later it means labels, "
+                                    'classes or a learning rate that do not fit')
+
+    def suspect(self, name: str, holds: bool, sentence: str) -> None:
+        """Warn once when something has held for ``patience`` iterations in a row."""
+        self.streaks[name] = self.streaks.get(name, 0) + 1 if holds else 0
+        if self.streaks[name] >= self.patience:
+            self.warn(name, sentence.format(self.patience))
+
+    def warn(self, name: str, sentence: str) -> None:
+        """Log a sentence, the first time that it is asked for."""
+        if name not in self.said:
+            self.said.add(name)
+            print_log(sentence, logger='current', level=logging.WARNING)
+
+
+def _samples(data_batch) -> list:
+    """The data samples of a batch as the data loader gives it; none when it has another form."""
+    return list(data_batch.get('data_samples') or ()) if isinstance(data_batch, dict) else []
+
+
+def _is_unlabelled(data_batch) -> bool:
+    """Whether no sample of a batch has an object, or a pixel that counts."""
+    samples = _samples(data_batch)
+    if not samples:
+        return False
+    if all('gt_sem_seg' in sample for sample in samples):
+        return all(bool((sample.gt_sem_seg.data == 255).all()) for sample in samples)
+    return all('gt_instances' in sample and len(sample.gt_instances) == 0 for sample in samples)

@@ -1,0 +1,50 @@
+"""What is installed: packages, their versions, and what to say when one is missing.
+
+Two distributions own the names mmengine, mmcv, mmdet and mmseg: OpenMMLab's and the maintained onedl forks. Nothing
+outside this package (`convnext_dense.mm`) depends on which one is installed.
+"""
+import importlib.util
+import sys
+from importlib import import_module, metadata
+
+from ..errors import UserError
+
+INSTALL_HINT = "pip install 'convnext-dense[openmmlab]'"
+
+
+def installed(package: str) -> bool:
+    """Whether ``package`` (an import name) can be found, without importing it."""
+    if sys.modules.get(package, True) is None:
+        return False
+    return importlib.util.find_spec(package) is not None
+
+
+def require(*packages: str) -> None:
+    """Raise unless every import name in ``packages`` can be imported.
+
+    Raises:
+        UserError: names the package, why its import fails, and the command that helps.
+    """
+    for package in packages:
+        if not installed(package):
+            raise UserError(f'{package} is not installed, and this needs it: {INSTALL_HINT}')
+        try:
+            import_module(package)
+        except Exception as error:  # whatever a third-party package raises on import is the finding itself
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f'{package} is installed but its import fails ({type(error).__name__}: {reason}): '
+                            f'install versions that belong together with {INSTALL_HINT}') from error
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what results depend on, distribution name -> version."""
+    names = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pycocotools', 'faster-coco-eval', 'mmengine',
+             'mmcv-lite', 'mmcv', 'mmdet', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
+             'onedl-mmsegmentation')
+    found = {'python': '.'.join(map(str, sys.version_info[:3]))}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

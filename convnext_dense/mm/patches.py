@@ -1,0 +1,205 @@
+"""Every change to code that is not ours: one function each, with its reason.
+
+Works with OpenMMLab's packages and with the onedl forks, with mmcv with or without compiled operators, and with
+torch 2.4 or newer. `tests/mm/test_patches.py` has a test for each that fails when upstream no longer needs it.
+"""
+import logging
+import pickle
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from ..errors import UserError
+from . import ops
+from .environment import installed
+
+# import name: (registry of that package, our module that adds to it when that registry is first used)
+SUBCLASSES = {
+    'mmdet': [('DATASETS', 'convnext_dense.datasets.shapes_det'), ('METRICS', 'convnext_dense.evaluation.coco_metric'),
+              ('MODELS', 'convnext_dense.inference.det_tta')],
+    'mmseg': [('DATASETS', 'convnext_dense.datasets.shapes_seg'), ('METRICS', 'convnext_dense.evaluation.iou_metric'),
+              ('MODELS', 'convnext_dense.inference.slide')],
+}
+_applied: set[str] = set()
+
+
+def before_mm_imports() -> None:
+    """What must happen before mmcv.ops, mmdet or mmseg are imported. Without mmengine there is nothing to do."""
+    if not _first('before_mm_imports'):
+        return
+    ops.install()
+    disable_broken_mmpretrain()
+    allow_own_checkpoints()
+    register_subclasses()
+
+
+def _first(name: str) -> bool:
+    """Whether mmengine is there and the patch ``name`` has not been applied to this process."""
+    if name in _applied or not installed('mmengine'):
+        return False
+    _applied.add(name)
+    return True
+
+
+def compute_on_cpu() -> None:
+    """Have mmengine use the CPU although there is a GPU: it decides once, when it is imported."""
+    import mmengine.device.utils as device_utils
+    device_utils.DEVICE = 'cpu'
+
+
+def disable_broken_mmpretrain() -> None:
+    """Let mmdet's optional import of mmpretrain fail the way mmdet expects.
+
+    mmpretrain 1.2 dies with a TypeError under transformers 5, and `import mmdet.models` dies with it; a None in
+    sys.modules turns that into the ImportError which mmdet catches.
+    """
+    if not installed('mmpretrain') or 'mmpretrain' in sys.modules:
+        return
+    try:
+        import_module('mmpretrain.models')
+    except Exception as error:  # any failure means the same: mmdet must not see it
+        for name in [name for name in sys.modules if name.split('.')[0] == 'mmpretrain']:
+            del sys.modules[name]
+        sys.modules['mmpretrain'] = None
+        _log(f'mmpretrain cannot be imported here ({type(error).__name__}); it is treated as not installed',
+             logging.WARNING)
+
+
+def allow_own_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what mmengine itself writes into its checkpoints.
+
+    The message hub holds HistoryBuffers: numpy arrays, and references to HistoryBuffer's own methods, which pickle
+    spells ``getattr(HistoryBuffer, 'mean')``. Nothing on this list runs code from the file.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    def history_buffer_method(owner, name):
+        """All that `getattr` means in a checkpoint: one of HistoryBuffer's statistics."""
+        if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+            raise pickle.UnpicklingError(f'WeightsUnpickler error: Unsupported GLOBAL builtins.getattr of {name!r}')
+        return getattr(HistoryBuffer, name)
+
+    def encoded(text, encoding):
+        """Pickle's protocol 2 writes bytes as text; torch 2.4 does not allow that by itself."""
+        return text.encode('latin1' if encoding == 'latin1' else 'ascii')
+
+    multiarray = import_module('numpy._core.multiarray' if np.lib.NumpyVersion(np.__version__) >= '2.0.0'
+                               else 'numpy.core.multiarray')
+    dtypes = {type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'uint8', 'bool')}
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, *dtypes, _named(history_buffer_method, 'builtins.getattr'),
+               _named(encoded, '_codecs.encode')]
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # as the numpy that wrote the file spells it
+        allowed.append(_named(lambda *args: multiarray._reconstruct(*args), f'{module}._reconstruct'))
+        allowed.append(_named(lambda *args: multiarray.scalar(*args), f'{module}.scalar'))
+    torch.serialization.add_safe_globals(allowed)
+
+
+def _named(function: Callable, path: str) -> Callable:
+    """``function`` under the name ``path``, by which torch looks up what a pickle asks for (torch 2.4 included)."""
+    function.__module__, _, function.__name__ = path.rpartition('.')
+    function.__qualname__ = function.__name__
+    return function
+
+
+def resolve_configs(own_prefix: str, find_config: Callable[[str], Path]) -> None:
+    """Let `convnext_dense::det/...` work as a `_base_`.
+
+    mmengine looks only into a closed list of packages, finds them through pkg_resources, which setuptools 81 removed,
+    and misses editable installs.
+
+    Args:
+        own_prefix: what such a base begins with.
+        find_config: returns the file of such a base.
+    """
+    if not _first('resolve_configs'):
+        return
+    from mmengine.config import Config
+    stock = Config._get_cfg_path
+
+    def get_cfg_path(cfg_path, filename):
+        if cfg_path.startswith(own_prefix):
+            return str(find_config(cfg_path)), None  # None: types keep the scope of the config that inherits them
+        return stock(cfg_path, filename)
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+def register_subclasses() -> None:
+    """Have mmdet's and mmseg's registries import our subclasses of their classes when first used, not before.
+
+    `import convnext_dense` then stays quick, works without mmdet and mmseg, and is all that a config needs.
+    """
+    for package, entries in SUBCLASSES.items():
+        if not installed(package):
+            continue
+        try:
+            registries = import_module(f'{package}.registry')
+        except Exception as error:  # whatever a broken installation raises; `require` reports it when it is needed
+            _log(f'{package} is installed but cannot be imported ({type(error).__name__}: {error})', logging.WARNING)
+            continue
+        for name, module in entries:
+            getattr(registries, name)._locations.append(module)
+
+
+def load_safely(read_checkpoint: Callable) -> None:
+    """Have mmengine's CheckpointLoader read local files, URLs and its own model tables with ``read_checkpoint``.
+
+    Covers stock Runners, resuming, ``init_detector`` and the like, whatever default of ``weights_only`` the installed
+    mmengine and torch have: torch 2.4 and 2.5 default to unsafe, and onedl-mmengine retries unsafely.
+    """
+    if not _first('load_safely'):
+        return
+    from mmengine.runner.checkpoint import (
+        CheckpointLoader,
+        _process_mmcls_checkpoint,
+        get_deprecated_model_names,
+        get_external_models,
+        get_mmcls_models,
+        get_torchvision_models,
+    )
+
+    def load_from_file_or_url(filename, map_location=None):
+        return read_checkpoint(filename, map_location)
+
+    def load_from_mmengine_table(filename, map_location=None):
+        scheme, _, name = filename.partition('://')
+        if scheme in ('open-mmlab', 'openmmlab'):
+            table = get_external_models()
+            name = get_deprecated_model_names().get(name, name)
+        else:
+            table = get_mmcls_models() if scheme == 'mmcls' else get_torchvision_models()
+        if name not in table:
+            raise UserError(f'{filename}: mmengine\'s table of {scheme} weights has no {name}')
+        checkpoint = read_checkpoint(table[name], map_location)
+        return _process_mmcls_checkpoint(checkpoint) if scheme == 'mmcls' else checkpoint
+
+    CheckpointLoader.register_scheme(['', 'http://', 'https://'], load_from_file_or_url, force=True)
+    CheckpointLoader.register_scheme(
+        ['modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://'], load_from_mmengine_table,
+        force=True)
+
+
+def load_strictly(has_our_backbone: Callable, load_in_runner: Callable) -> None:
+    """Have any Runner, stock ones included, fill a model that has our backbone completely or not at all.
+
+    mmengine loads with ``strict=False`` and logs what did not fit; applies to ``load_from``, testing and resuming.
+    """
+    if not _first('load_strictly'):
+        return
+    from mmengine.runner import Runner
+    stock = Runner.load_checkpoint
+
+    def load_checkpoint(self, filename, map_location='cpu', *args, **kwargs):
+        if has_our_backbone(self.model):
+            return load_in_runner(self, filename, map_location)
+        return stock(self, filename, map_location, *args, **kwargs)
+
+    Runner.load_checkpoint = load_checkpoint
+
+
+def _log(message: str, level: int = logging.INFO) -> None:
+    from mmengine.logging import print_log
+    print_log(message, logger='current', level=level)

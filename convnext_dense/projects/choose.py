@@ -1,0 +1,130 @@
+"""From a converted data set to a small, readable config for it: what tools/new_project.py writes."""
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from PIL import Image
+
+from ..config import load_config
+from ..datasets.layout import DatasetInfo
+from ..errors import UserError
+from ..recipes.model_info import training_bytes
+from .plan import ASPECT, BASES, Plan
+from .render import render
+
+STARTS = ('published', 'imagenet', 'random')
+SAMPLED = 500  # images whose sizes are looked at
+SHORT_SIDE = {'cuda': {'det': 800, 'seg': 512}, 'cpu': {'det': 256, 'seg': 256}}  # pixels, at most
+OBJECT_SIDE = 48  # pixels: images are enlarged until the median object has this side
+# images to see in training: what Penn-Fudan and CamVid needed, and at most and at least so many epochs
+IMAGES_SEEN = {'det': 4100, 'seg': 7300}
+EPOCHS = (12, 100)
+
+
+def plan(data: str, task: str | None = None, arch: str | None = None, start: str | None = None,
+         short: int | None = None, batch: int | None = None, epochs: int | None = None,
+         device: str | None = None) -> Plan:
+    """Choose what is not given, from the data and the machine.
+
+    Args:
+        data: folder that tools/convert_dataset.py wrote.
+        device: 'cuda' or 'cpu' to train on; default: what there is.
+
+    Raises:
+        UserError: no converted data set, another task than asked for, no training images, or an architecture or
+            start that does not exist for it.
+    """
+    info = DatasetInfo.read(data)
+    root = Path(data).resolve()
+    if task not in (None, info.task):
+        raise UserError(f'--task {task}: {root / "dataset.json"} is a data set for {info.task}; leave --task out, or '
+                        'convert the data again for the other task')
+    if not info.splits['train'].images:
+        raise UserError(f'{root / "dataset.json"} has no training images: convert the data again with another --split')
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    arch = arch or ('tiny' if device == 'cuda' else 'atto')
+    if arch not in BASES[info.task]:
+        raise UserError(f'--arch {arch}: expected one of {", ".join(BASES[info.task])}')
+    start = start or ('imagenet' if arch == 'atto' else 'published')
+    if start == 'published' and arch == 'atto':
+        raise UserError('--start published: no detector or segmentor with atto is published; use --arch tiny, or '
+                        '--start imagenet')
+    if start not in STARTS:
+        if not Path(start).is_file():
+            raise UserError(f'--start {start}: expected {", ".join(STARTS)} or a checkpoint file; there is no such '
+                            'file')
+        start = str(Path(start).resolve())
+    short = short or input_side(info, root, device)
+    count = info.splits['train'].images
+    chosen = Plan(info.task, info, root, arch, start, short, batch or 1,
+                  epochs or min(max(round(IMAGES_SEEN[info.task] / count), EPOCHS[0]), EPOCHS[1]),
+                  min(4, (os.cpu_count() or 1) - 1))
+    return chosen if batch else replace(chosen, batch=batch_size(chosen, memory_of(device)))
+
+
+def input_side(info: DatasetInfo, root: Path, device: str) -> int:
+    """Short side of the input in pixels, a multiple of 32: the images' own, more for small objects, within limits."""
+    split = info.splits['train']
+    files = sorted(path for path in (root / split.img_prefix).iterdir() if path.is_file())
+    sizes = []
+    for path in files[::max(1, len(files) // SAMPLED)]:
+        try:
+            with Image.open(path) as image:
+                sizes.append(image.size)
+        except OSError:
+            continue  # tools/check_dataset.py names it
+    if not sizes:
+        raise UserError(f'{root / split.img_prefix} has no image that can be read: run tools/check_dataset.py {root}')
+    side = median(min(size) for size in sizes)
+    if info.task == 'det':
+        side *= max(1.0, OBJECT_SIDE / max(median_object_side(root / split.ann_file), 1.0))
+    return max(64, min(round(side / 32) * 32, SHORT_SIDE[device][info.task]))
+
+
+def median_object_side(ann_file: Path) -> float:
+    """Median of sqrt(width x height) of the boxes of a COCO json, in pixels; infinite without boxes."""
+    sides = [math.sqrt(max(a['bbox'][2], 0) * max(a['bbox'][3], 0))
+             for a in json.loads(ann_file.read_text())['annotations'] if a.get('bbox')]
+    return median(sides) if sides else math.inf
+
+
+def memory_of(device: str) -> int:
+    """Bytes there, as far as this machine knows: free ones of its GPU, else all of its main memory."""
+    if device == 'cuda' and torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
+def batch_size(chosen: Plan, memory: int) -> int:
+    """The largest power of two, 1 to 16 (the published batch), that should fit into 80 % of ``memory`` bytes.
+
+    At most 4 for fewer than 1000 images: from random weights, the number of steps counts more than their size.
+    """
+    with TemporaryDirectory() as folder:
+        cfg = load_config(str(write_project(folder, chosen)))
+    width = chosen.short * (ASPECT if chosen.task == 'det' else 1)
+    model, image = training_bytes(cfg, (round(width), chosen.short))
+    most = min((0.8 * memory - model) / image, 4 if chosen.info.splits['train'].images < 1000 else 16)
+    return 2 ** int(math.log2(max(1.0, most)))
+
+
+def write_project(folder: str, chosen: Plan) -> Path:
+    """Write ``folder``/config.py and return its path.
+
+    Raises:
+        UserError: there is one already.
+    """
+    file = Path(folder, 'config.py')
+    if file.exists():
+        raise UserError(f'{file} exists already: name another folder, or remove it')
+    text = render(chosen, Path(folder).resolve() / 'run')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix('.py.part')
+    part.write_text(text)
+    os.replace(part, file)
+    return file

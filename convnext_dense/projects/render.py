@@ -1,0 +1,215 @@
+"""The text of a new project's config; `Plan` has the decisions, this is only their wording."""
+from pathlib import Path
+
+from .plan import ASPECT, BASES, Plan, base_config
+
+RECIPE_BATCH = 16  # images a step of every published recipe
+WARM_UP = 100  # iterations, at most; and at most a tenth of the run
+
+
+def render(plan: Plan, work_dir: Path) -> str:
+    """The config file of a plan: base, data, model, schedule, in this order."""
+    data, model = (_det_data, _det_model) if plan.task == 'det' else (_seg_data, _seg_model)
+    parts = [_head(plan, work_dir), data(plan), model(plan), _schedule(plan)]
+    return ''.join(parts)
+
+
+def _head(plan: Plan, work_dir: Path) -> str:
+    train, val = plan.info.splits['train'], plan.info.splits['val']
+    if plan.start == 'random':
+        small = {'det': ('mask-rcnn_convnext_fpn_small', 'coco_instance'),
+                 'seg': ('upernet_convnext_small', 'ade20k_512x512')}[plan.task]
+        files = ',\n'.join(f"    'convnext_dense::{plan.task}/_base_/{name}.py'" for name in (*small, 'runtime'))
+        base = f'[\n{files},\n]'
+    else:
+        base = f"'convnext_dense::{base_config(plan.task, plan.arch)}'"
+    return f'''\
+# {len(plan.info.classes)} class(es), {train.images} training and {val.images} validation images ({plan.info.source}).
+# Written by tools/new_project.py; everything here may be changed.
+_base_ = {base}
+
+work_dir = {str(work_dir)!r}
+data_root = {f'{plan.data_root}/'!r}
+classes = {_tuple(plan.info.classes)}
+palette = {_tuple([tuple(colour) for colour in plan.info.palette])}
+'''
+
+
+def _tuple(names: list) -> str:
+    """A tuple's text, in lines that can be read."""
+    lines, line = [], ''
+    for name in names:
+        if line and len(line) + len(repr(name)) > 100:
+            lines.append(line.rstrip())
+            line = ''
+        line += f'{name!r}, '
+    lines.append(line.rstrip())
+    return f'({lines[0]})' if len(lines) == 1 else '(\n    ' + '\n    '.join(lines) + '\n)'
+
+
+def _det_data(plan: Plan) -> str:
+    train, val = plan.info.splits['train'], plan.info.splits['val']
+    scale = (round(plan.short * ASPECT), plan.short)
+    load = f"dict(type='LoadAnnotations', with_bbox=True, with_mask={bool(plan.info.has_masks)})"
+    metric = ['bbox', 'segm'] if plan.info.has_masks else ['bbox']
+    return f'''
+scale = {scale}  # of the input: long and short side at most, in pixels
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    {load},
+    dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.25), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    {load},
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+dataset = dict(metainfo=dict(classes=classes, palette=palette), data_root=data_root)
+train_dataloader = dict(
+    batch_size={plan.batch},
+    num_workers={plan.workers},
+    dataset=dict(
+        **dataset,
+        ann_file={train.ann_file!r},
+        data_prefix=dict(img={train.img_prefix!r}),
+        filter_cfg=dict(filter_empty_gt=True, min_size=8),
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    num_workers={plan.workers},
+    dataset=dict(
+        **dataset,
+        ann_file={val.ann_file!r},
+        data_prefix=dict(img={val.img_prefix!r}),
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + {val.ann_file!r}, metric={metric})
+test_evaluator = val_evaluator
+'''
+
+
+def _det_model(plan: Plan) -> str:
+    cascade = plan.start != 'random' and BASES['det'][plan.arch].startswith('cascade')
+    box_head = ('[dict(head, num_classes=len(classes)) for head in _base_.model.roi_head.bbox_head]' if cascade
+                else 'dict(num_classes=len(classes))')
+    mask_head = 'mask_head=dict(num_classes=len(classes))'
+    kind = ''
+    if not plan.info.has_masks:
+        mask_head = 'mask_head=None, mask_roi_extractor=None'  # boxes only
+        kind = '' if cascade else "\n    type='FasterRCNN',"
+    return f'''
+model = dict({kind}{_backbone(plan)}
+    roi_head=dict(
+        bbox_head={box_head},
+        {mask_head}))
+{_load_from(plan)}'''
+
+
+def _seg_data(plan: Plan) -> str:
+    train, val = plan.info.splits['train'], plan.info.splits['val']
+    info = plan.info
+    return f'''
+crop_size = ({plan.short}, {plan.short})
+scale = ({4 * plan.short}, {plan.short})  # of the input: the short side decides
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=False),
+    dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=False),  # after Resize: labels keep the image's own size
+    dict(type='PackSegInputs'),
+]
+dataset = dict(
+    type='BaseSegDataset',
+    metainfo=dict(classes=classes, palette=palette),
+    data_root=data_root,
+    img_suffix={info.img_suffix!r},
+    seg_map_suffix={info.seg_map_suffix!r},
+    ignore_index={info.ignore_index},
+    reduce_zero_label=False)
+train_dataloader = dict(
+    batch_size={plan.batch},
+    num_workers={plan.workers},
+    dataset=dict(
+        _delete_=True,
+        **dataset,
+        data_prefix=dict(img_path={train.img_prefix!r}, seg_map_path={train.seg_prefix!r}),
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    num_workers={plan.workers},
+    dataset=dict(
+        _delete_=True,
+        **dataset,
+        data_prefix=dict(img_path={val.img_prefix!r}, seg_map_path={val.seg_prefix!r}),
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+'''
+
+
+def _seg_model(plan: Plan) -> str:
+    return f'''
+model = dict({_backbone(plan)}
+    data_preprocessor=dict(size=crop_size),
+    decode_head=dict(num_classes=len(classes)),
+    auxiliary_head=dict(num_classes=len(classes)),
+    # whole images; for ones much larger than the crops: dict(mode='slide', crop_size=crop_size, stride=...)
+    test_cfg=dict(_delete_=True, mode='whole'))
+{_load_from(plan)}'''
+
+
+def _backbone(plan: Plan) -> str:
+    """The line about the backbone's initial weights, where the base's are not what is wanted."""
+    if plan.start in ('random', 'imagenet'):
+        return ''
+    return '\n    backbone=dict(init_cfg=None),  # load_from brings its weights'
+
+
+def _load_from(plan: Plan) -> str:
+    if plan.start in ('random', 'imagenet'):
+        return ''
+    name = BASES[plan.task][plan.arch] if plan.start == 'published' else plan.start
+    return f'# Heads whose size depends on the classes start anew; the log says which.\nload_from = {name!r}\n'
+
+
+def _schedule(plan: Plan) -> str:
+    warm_up = min(WARM_UP, max(1, plan.iterations // 10))
+    if plan.task == 'det':
+        interval = max(1, plan.epochs // 10)
+        loop = f"dict(type='EpochBasedTrainLoop', max_epochs={plan.epochs}, val_interval={interval})"
+        cosine = f'T_max={plan.epochs}, begin=0, end={plan.epochs}, by_epoch=True, convert_to_iter_based=True'
+        length = f'{plan.epochs} epochs of {plan.steps_an_epoch} steps'
+    else:
+        interval = max(1, plan.iterations // 10)
+        loop = f"dict(type='IterBasedTrainLoop', max_iters={plan.iterations}, val_interval={interval})"
+        cosine = f'T_max={plan.iterations}, begin=0, end={plan.iterations}, by_epoch=False'
+        length = f'{plan.epochs} epochs in all'
+    return f'''
+train_cfg = {loop}  # {length}
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end={warm_up}),
+    dict(type='CosineAnnealingLR', eta_min=0.0, {cosine}),
+]
+{_optimizer(plan)}default_hooks = dict(
+    logger=dict(interval={min(50, max(1, plan.iterations // 20))}),
+    checkpoint=dict(interval={interval}, max_keep_ckpts=2))
+'''
+
+
+def _optimizer(plan: Plan) -> str:
+    if plan.start == 'random':
+        return ''  # the small base's
+    return (f'# the recipe\'s rate is for {RECIPE_BATCH} images a step; layer decay stays as published\n'
+            f'optim_wrapper = dict(optimizer=dict(lr=_base_.optim_wrapper.optimizer.lr * {plan.batch} / '
+            f'{RECIPE_BATCH}))\n')

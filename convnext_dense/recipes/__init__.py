@@ -1,0 +1,1 @@
+"""The recipes that travel with the package: metadata, parameters and FLOPs."""

@@ -1,0 +1,154 @@
+"""`tools/new_project.py`: its configs are complete, fit the data, and train."""
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+import cv2  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+
+from convnext_dense.config import load_config  # noqa: E402
+from convnext_dense.config.preflight import check_config  # noqa: E402
+from convnext_dense.datasets.layout import DatasetInfo, SplitInfo  # noqa: E402
+from convnext_dense.errors import UserError  # noqa: E402
+from convnext_dense.projects.choose import batch_size, median_object_side, plan, write_project  # noqa: E402
+from convnext_dense.recipes.metafile import find_recipe  # noqa: E402
+from convnext_dense.recipes.model_info import build_on_meta  # noqa: E402
+
+
+def make_data(folder, task, classes=3, images=6, masks=True, size=(60, 90)):
+    """A converted data set: every image has one object or region of each of its first two classes."""
+    names = [f'class {index}' for index in range(classes)]
+    rng, splits = np.random.default_rng(0), {}
+    for split in ('train', 'val'):
+        prefix = f'{split}/' if task == 'det' else f'images/{split}/'
+        (folder / prefix).mkdir(parents=True)
+        records, annotations = [], []
+        for index in range(images):
+            cv2.imwrite(str(folder / prefix / f'{index}.png'), rng.integers(0, 256, (*size, 3), np.uint8))
+            records.append(dict(id=index, file_name=f'{index}.png', height=size[0], width=size[1]))
+            for label in range(min(2, classes)):
+                x, y, w, h = 5 + 40 * label, 10, 30, 40
+                record = dict(id=len(annotations) + 1, image_id=index, category_id=label + 1, bbox=[x, y, w, h],
+                              area=w * h, iscrowd=0)
+                if masks:
+                    record['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                annotations.append(record)
+            if task == 'seg':
+                (folder / f'annotations/{split}').mkdir(parents=True, exist_ok=True)
+                labels = np.zeros(size, np.uint8)
+                labels[:, 45:] = min(1, classes - 1)
+                cv2.imwrite(str(folder / f'annotations/{split}/{index}.png'), labels)
+        if task == 'det':
+            (folder / 'annotations').mkdir(exist_ok=True)
+            (folder / f'annotations/instances_{split}.json').write_text(json.dumps(dict(
+                images=records, annotations=annotations,
+                categories=[dict(id=index + 1, name=name) for index, name in enumerate(names)])))
+        splits[split] = SplitInfo(images, dict.fromkeys(names, images), prefix,
+                                  f'annotations/instances_{split}.json' if task == 'det' else None,
+                                  f'annotations/{split}/' if task == 'seg' else None)
+    seg = dict(ignore_index=255, img_suffix='.png', seg_map_suffix='.png') if task == 'seg' else dict(has_masks=masks)
+    DatasetInfo(task, names, [[index % 256, 0, 0] for index in range(classes)], splits, 'test', **seg).write(folder)
+    return folder
+
+
+def class_counts(model):
+    return {name: module.num_classes for name, module in model.named_modules()
+            if isinstance(getattr(module, 'num_classes', None), int) and 'rpn' not in name}
+
+
+@pytest.mark.parametrize('task, arch, start, classes, masks', [
+    ('det', 'atto', 'random', 1, True), ('det', 'atto', 'imagenet', 365, True), ('det', 'tiny', 'published', 1, False),
+    ('det', 'base', 'published', 7, True), ('det', 'small', 'imagenet', 2, False),
+    ('seg', 'atto', 'random', 2, True), ('seg', 'tiny', 'published', 1, True), ('seg', 'base', 'imagenet', 200, True)])
+def test_every_head_has_the_classes_of_the_data(task, arch, start, classes, masks, tmp_path):
+    data = make_data(tmp_path / 'data', task, classes, images=2, masks=masks)
+    file = write_project(str(tmp_path / 'project'), plan(str(data), None, arch, start, device='cuda'))
+    cfg = load_config(str(file))
+    check_config(cfg, ('train_dataloader', 'val_dataloader'))
+    model = build_on_meta(cfg)
+    counts = class_counts(model)
+    assert set(counts.values()) == {classes} and len(counts) >= (2 if task == 'seg' or masks or arch == 'small' else 1)
+    if task == 'det':
+        assert any('mask_head' in name for name, _ in model.named_modules()) == masks
+        assert cfg.val_evaluator.metric == (['bbox', 'segm'] if masks else ['bbox'])
+    if start == 'random':
+        assert cfg.get('load_from') is None and cfg.model.backbone.init_cfg.type == 'Kaiming'
+    elif start == 'imagenet':
+        assert cfg.get('load_from') is None and cfg.model.backbone.init_cfg.checkpoint.startswith('convnext')
+    else:
+        recipe = find_recipe(cfg.load_from)
+        assert cfg.model.backbone.init_cfg is None
+        published = Config.fromfile(f'configs/{recipe.config.removeprefix("configs/")}')
+        assert cfg.optim_wrapper.paramwise_cfg == published.optim_wrapper.paramwise_cfg
+        rate = published.optim_wrapper.optimizer.lr
+        assert cfg.optim_wrapper.optimizer.lr == pytest.approx(rate * cfg.train_dataloader.batch_size / 16)
+
+
+def test_choices_follow_the_data(tmp_path):
+    data = str(make_data(tmp_path / 'data', 'det'))
+    assert median_object_side(tmp_path / 'data/annotations/instances_train.json') == pytest.approx(1200 ** 0.5)
+    chosen = plan(data, device='cpu')
+    assert (chosen.arch, chosen.start) == ('atto', 'imagenet')
+    assert chosen.short == round(60 * 48 / 1200 ** 0.5 / 32) * 32  # enlarged until the median object has 48 pixels
+    assert plan(data, device='cuda', arch='tiny').start == 'published'
+    assert plan(data, epochs=3, batch=2, short=128).iterations == 9
+
+
+def test_the_batch_follows_the_memory(tmp_path):
+    chosen = plan(str(make_data(tmp_path / 'data', 'det', images=1)), arch='tiny', short=800, batch=1)
+    many = replace(chosen, info=replace(chosen.info, splits={name: replace(split, images=50_000) for name, split
+                                                            in chosen.info.splits.items()}))
+    sizes = [batch_size(many, gib << 30) for gib in (1, 12, 24, 80, 1000)]
+    print(f'Mask R-CNN T at 1333x800, 1 to 1000 GiB: {sizes} images')
+    assert sizes == sorted(sizes) and sizes[0] == 1 < sizes[2] and sizes[-1] == 16
+    assert batch_size(chosen, 1000 << 30) == 4  # few images keep several steps an epoch
+
+
+@pytest.mark.parametrize('change, sentence', [
+    (dict(task='seg'), '--task seg: .+ is a data set for det'), (dict(start='nothing.pth'), '--start nothing.pth: exp'),
+    (dict(arch='femto'), '--arch femto: expected one of atto'),
+    (dict(arch='atto', start='published'), 'no detector or segmentor with atto is published')])
+def test_bad_choices(change, sentence, tmp_path):
+    data = make_data(tmp_path / 'data', 'det', images=1)
+    with pytest.raises(UserError, match=sentence):
+        plan(str(data), **change)
+
+
+def test_nothing_is_overwritten_and_no_data_is_said(tmp_path):
+    chosen = plan(str(make_data(tmp_path / 'data', 'det', images=1)))
+    write_project(str(tmp_path / 'project'), chosen)
+    with pytest.raises(UserError, match='config.py exists already'):
+        write_project(str(tmp_path / 'project'), chosen)
+    with pytest.raises(UserError, match='is no converted data set'):
+        plan(str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_a_project_trains_and_another_starts_from_it(task, tmp_path, repo_root):
+    """The second data set has other classes: all weights of the first run but those of the class heads are taken."""
+    def run(tool, *arguments):
+        done = subprocess.run([sys.executable, str(repo_root / f'tools/{tool}.py'), *map(str, arguments)], cwd=tmp_path,
+                              text=True, capture_output=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    first, second = (make_data(tmp_path / f'data{classes}', task, classes) for classes in (3, 2))
+    small = ['--image-size', 64, '--batch-size', 2, '--epochs', 1]
+    said = run('new_project', 'one', '--data', first, '--arch', 'atto', '--start', 'random', *small)
+    assert re.search(r'/tools/check_dataset\.py one/config\.py\n  python .+/tools/train\.py one/config\.py', said)
+    run('train', 'one/config.py')
+    checkpoint = tmp_path / ('one/run/epoch_1.pth' if task == 'det' else 'one/run/iter_3.pth')
+    run('new_project', 'two', '--data', second, '--arch', 'atto', '--start', 'random', *small)
+    log = run('train', 'two/config.py', '--load-from', checkpoint)
+    said = [line for line in log.splitlines() if 'reinitialised for 2 classes instead of 3' in line]
+    print(said)
+    assert len(said) == 1 and ('bbox_head.fc_cls' if task == 'det' else 'decode_head.conv_seg') in said[0]
