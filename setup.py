@@ -52,6 +52,8 @@ setup(
         'matplotlib>=3.7',
         'pillow>=9',
         'pyyaml>=6',
+        'tqdm>=4.60',
+        'filelock>=3.10',
     ],
     extras_require={
         'openmmlab': ['mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', *UNDECLARED],

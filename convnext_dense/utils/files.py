@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all, and image files put into them."""
+"""Files and folders that appear complete or not at all, and image files put into them."""
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,8 +11,32 @@ PLACEMENTS = ('copy', 'hardlink', 'symlink')
 
 
 @contextmanager
+def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Path]:
+    """Give the name of a file to write, which becomes ``path`` when all went well and vanishes otherwise.
+
+    Readers of ``path`` see the old content or the new one, never a part. Missing folders are created. The temporary
+    name is ``.<pid>.part<suffix>`` behind the name, since several writers choose their format by the suffix.
+
+    Args:
+        path: the file to write.
+        sync: wait until the content is on the disk, so that it also survives a power failure.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part{path.suffix}')
+    try:
+        yield part
+        if sync:
+            with part.open('rb') as written:
+                os.fsync(written.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # on a full disk, half a file takes the space that others need
+
+
+@contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes the place of `out` when all went well and vanishes otherwise."""
+    """As `atomic_write`, for a folder: give one to write into, which replaces ``out`` when all went well."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     replaced = out.with_name(f'{part.name}.old')
