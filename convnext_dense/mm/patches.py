@@ -17,9 +17,9 @@ from .environment import installed
 # import name: (registry of that package, our module that adds to it when that registry is first used)
 SUBCLASSES = {
     'mmdet': [('DATASETS', 'convnext_dense.datasets.shapes_det'), ('METRICS', 'convnext_dense.evaluation.coco_metric'),
-              ('MODELS', 'convnext_dense.inference.det_tta')],
+              ('MODELS', 'convnext_dense.inference.det_tta'), ('TRANSFORMS', 'convnext_dense.datasets.transforms.det')],
     'mmseg': [('DATASETS', 'convnext_dense.datasets.shapes_seg'), ('METRICS', 'convnext_dense.evaluation.iou_metric'),
-              ('MODELS', 'convnext_dense.inference.slide')],
+              ('MODELS', 'convnext_dense.inference.slide'), ('TRANSFORMS', 'convnext_dense.datasets.transforms.seg')],
 }
 _applied: set[str] = set()
 
