@@ -7,7 +7,7 @@ RUN := $(BIN)/python
 
 .PHONY: demo test test-all test-slow lint smoke-onedl clean
 
-demo: $(VENV)/.done
+demo: $(VENV)/.installed
 	$(RUN) tools/demo.py
 
 test: $(VENV)/.done
@@ -22,14 +22,20 @@ test-slow: $(VENV)/.done
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 # the same package on the maintained forks, which own the same import names and so need an environment of their own
 smoke-onedl: $(ONEDL)/.done
-	$(ONEDL)/bin/python -m pytest -n 2 -m "not slow" tests/test_stack.py tests/test_ops.py tests/tools tests/optim
+	$(ONEDL)/bin/python -m pytest -n 2 -m "not slow" tests/mm tests/tools tests/optim
 
-$(VENV)/.done: setup.py pyproject.toml
+$(VENV)/.installed: setup.py pyproject.toml
+	@echo "installing torch and the MM packages into $(VENV): a few minutes, depending on the network"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -e '.[openmmlab,test]'
+	$(BIN)/python -m pip install --no-input -e '.[openmmlab]'
+	touch $@
+
+$(VENV)/.done: $(VENV)/.installed
+	$(BIN)/python -m pip install --no-input -e '.[openmmlab,test]'
 	touch $@
 
 $(ONEDL)/.done: setup.py pyproject.toml
