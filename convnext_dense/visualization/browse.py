@@ -102,7 +102,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
 
 def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
     """The pipeline with annotations loaded right after the image, so that every transform changes both."""
-    loads = [step for step in pipeline if step['type'].endswith('Annotations') and step['type'].startswith('Load')]
+    loads = [step for step in pipeline if 'Load' in step['type'] and step['type'].endswith('Annotations')]
     others = [step for step in pipeline if step not in loads]
     return [*others[:1], *loads, *others[1:]]
 

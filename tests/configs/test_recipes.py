@@ -10,6 +10,7 @@ from mmengine.optim import LinearLR, MultiStepLR, PolyLR
 from rows import ROWS, config_path, load_row
 
 from convnext_dense.checkpoints import zoo
+from convnext_dense.datasets.transforms import stock_pipeline
 from convnext_dense.optim import parameter_settings
 from convnext_dense.recipes.model_info import build_on_meta, model_info, published_input
 
@@ -150,7 +151,9 @@ def facts(name: str) -> SimpleNamespace:
     cfg = load_row(next(row for row in ROWS if row['name'] == name))
     settings = parameter_settings(
         build_on_meta(cfg), cfg.optim_wrapper.paramwise_cfg, cfg.optim_wrapper.optimizer.weight_decay)
-    return SimpleNamespace(said=describe(cfg), settings=settings, info=model_info(cfg))
+    # our transforms under the names of those whose results they return, which tests/datasets/test_fast_recipes.py shows
+    stock = Config(stock_pipeline(cfg.to_dict()), filename=cfg.filename)
+    return SimpleNamespace(said=describe(stock), settings=settings, info=model_info(cfg))
 
 
 @pytest.mark.parametrize('row', ROWS, ids=lambda row: row['name'])

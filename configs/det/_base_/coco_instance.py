@@ -5,8 +5,8 @@ data_root = 'data/coco/'
 scales = [(short, 1333) for short in range(480, 801, 32)]  # 480, 512, ... 800
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='FastLoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='FastRandomFlip', prob=0.5),
     dict(
         type='RandomChoice',
         transforms=[
@@ -17,13 +17,13 @@ train_pipeline = [
                 dict(type='RandomChoiceResize', scales=scales, keep_ratio=True),
             ],
         ]),
-    dict(type='PackDetInputs'),
+    dict(type='FastPackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(type='FastLoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='FastPackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 
 train_dataloader = dict(

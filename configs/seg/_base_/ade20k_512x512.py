@@ -4,18 +4,19 @@ data_root = 'data/ade/ADEChallengeData2016/'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),  # label 0 is "other": 0 -> 255 (ignored), 1..150 -> 0..149
+    # label 0 is "other": 0 -> 255 (ignored), 1..150 -> 0..149
+    dict(type='FastLoadAnnotations', reduce_zero_label=True),
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(type='FastRandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(type='FastRandomFlip', prob=0.5),
+    dict(type='FastPhotoMetricDistortion'),
+    dict(type='FastPackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),  # after Resize: labels keep the image's own size
-    dict(type='PackSegInputs'),
+    dict(type='FastLoadAnnotations', reduce_zero_label=True),  # after Resize: labels keep the image's own size
+    dict(type='FastPackSegInputs'),
 ]
 # The published multi-scale + flip protocol: ratios of the test scale, on whole images (model.test_cfg.mode='whole').
 tta_pipeline = [
@@ -25,9 +26,9 @@ tta_pipeline = [
         transforms=[
             [dict(type='Resize', scale=(int(2048 * r), int(512 * r)), keep_ratio=True)
              for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-            [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='PackSegInputs')],
+            [dict(type='FastRandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
+            [dict(type='FastLoadAnnotations', reduce_zero_label=True)],
+            [dict(type='FastPackSegInputs')],
         ]),
 ]
 tta_model = dict(type='SegTTAModel')

@@ -3,18 +3,18 @@ _base_ = './ade20k_512x512.py'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='FastLoadAnnotations', reduce_zero_label=True),
     dict(type='RandomResize', scale=(2560, 640), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(640, 640), cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(type='FastRandomCrop', crop_size=(640, 640), cat_max_ratio=0.75),
+    dict(type='FastRandomFlip', prob=0.5),
+    dict(type='FastPhotoMetricDistortion'),
+    dict(type='FastPackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2560, 640), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='PackSegInputs'),
+    dict(type='FastLoadAnnotations', reduce_zero_label=True),
+    dict(type='FastPackSegInputs'),
 ]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -23,9 +23,9 @@ tta_pipeline = [
         transforms=[
             [dict(type='Resize', scale=(int(2560 * r), int(640 * r)), keep_ratio=True)
              for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-            [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='PackSegInputs')],
+            [dict(type='FastRandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
+            [dict(type='FastLoadAnnotations', reduce_zero_label=True)],
+            [dict(type='FastPackSegInputs')],
         ]),
 ]
 
