@@ -2,16 +2,15 @@
 
 A few hundred kilobytes of PNG can hold gigabytes of pixels. PIL refuses more than `DEFAULT_MAX_PIXELS` pixels; OpenCV,
 which mmcv reads with, allows a gigapixel. `open_image` and `image_size` hold both to one limit, which the environment
-variable CONVNEXT_DENSE_MAX_PIXELS sets. PIL's own guard stays on.
+variable CONVNEXT_DENSE_MAX_PIXELS sets. PIL's own guard stays as it is.
 """
 import os
 import re
-import threading
-import warnings
-from pathlib import Path
+import struct
+from contextlib import nullcontext, suppress
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
 
@@ -19,7 +18,6 @@ LIMIT_VARIABLE = 'CONVNEXT_DENSE_MAX_PIXELS'
 DEFAULT_MAX_PIXELS = 178_956_970  # where PIL raises DecompressionBombError: 2 x its MAX_IMAGE_PIXELS, 13377 x 13377
 # All that both PIL and OpenCV read. Not EPS, which PIL hands to Ghostscript.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')
-_lock = threading.Lock()
 
 
 class OversizedImageError(UserError):
@@ -50,32 +48,39 @@ def open_image(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | Non
 
     Raises:
         OversizedImageError: it has more pixels than the limit.
-        OSError, SyntaxError, ValueError: from PIL, for a file that is missing, unreadable or of none of `FORMATS`.
+        OSError: the file is missing, unreadable or of none of `FORMATS`.
     """
-    limit, name = max_pixels(), file if name is None else name
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit  # PIL has no argument for it
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except Image.DecompressionBombError as error:  # more than twice the limit
-            found = re.search(r'\d+', str(error))
-            raise _oversized(name, int(found[0]) if found else 2 * limit) from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = usual
+    limit, image = max_pixels(), _identify(file)
     if image.width * image.height > limit:
         image.close()
-        raise _oversized(name, image.width * image.height)
+        name = file if name is None else name
+        shown = name if isinstance(name, (str, os.PathLike)) else 'an image'
+        raise OversizedImageError(
+            f'{shown} has {image.width * image.height:,} pixels, more than the limit of {limit:,}: remove it or '
+            f'make it smaller, or set {LIMIT_VARIABLE}={image.width * image.height} if it is meant')
     return image
+
+
+def _identify(file: str | os.PathLike | BinaryIO) -> Image.Image:
+    """What `PIL.Image.open` does before it applies its limit, which has no argument and is one for the process."""
+    Image.preinit()
+    is_path = isinstance(file, (str, os.PathLike))
+    with open(file, 'rb') if is_path else nullcontext(file) as opened:
+        opened.seek(0)
+        prefix = opened.read(16)
+    for kind in FORMATS:
+        if kind not in Image.OPEN:
+            Image.init()
+        factory, accepts = Image.OPEN.get(kind, (None, None))
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in PIL: it is of another format then
+            if factory is not None and (not accepts or accepts(prefix) is True):
+                if not is_path:
+                    file.seek(0)
+                return factory(file, None)
+    raise UnidentifiedImageError(f'cannot identify image file {file!r}')
 
 
 def image_size(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | None = None) -> tuple[int, int]:
     """Width and height in pixels, as stored, from the header. Arguments and errors as of `open_image`."""
     with open_image(file, name) as image:
         return image.size
-
-
-def _oversized(name, pixels: int) -> OversizedImageError:
-    shown = name if isinstance(name, (str, Path)) else 'an image'
-    return OversizedImageError(f'{shown} has {pixels:,} pixels, more than the limit of {max_pixels():,}: remove it or '
-                               f'make it smaller, or set {LIMIT_VARIABLE}={pixels} if it is meant')

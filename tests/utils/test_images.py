@@ -45,7 +45,7 @@ def test_the_limit_is_configurable_and_pils_own_stays(tmp_path, monkeypatch):
     monkeypatch.setenv(LIMIT_VARIABLE, '399999999')
     with pytest.raises(OversizedImageError):
         image_size(tmp_path / 'large.png')
-    assert Image.MAX_IMAGE_PIXELS == usual is not None
+    assert usual is not None and Image.MAX_IMAGE_PIXELS == usual
     with pytest.raises(Image.DecompressionBombError):
         Image.open(tmp_path / 'large.png')
 
