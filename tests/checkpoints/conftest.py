@@ -1,7 +1,5 @@
 """Fixtures of the checkpoint tests, and the two tables that they print at the end."""
-import runpy
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -40,24 +38,8 @@ def tiny_arch() -> dict:
     return dict(depths=[2, 1, 3, 2], channels=[8, 16, 24, 40])
 
 
-@pytest.fixture
-def run_tool(repo_root, monkeypatch, capsys):
-    """Run a tool in this process, as from the command line: (exit status, last line on stderr)."""
-    def run(tool: str, *arguments) -> tuple[int, str]:
-        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-        status = 0
-        try:
-            runpy.run_path(str(repo_root / f'tools/{tool}.py'), run_name='__main__')
-        except SystemExit as done:
-            status = done.code
-        err = capsys.readouterr().err
-        assert 'Traceback' not in err
-        return status, (err.strip().splitlines() or [''])[-1]
-    return run
-
-
 def pytest_terminal_summary(terminalreporter):
-    """Print the acceptance tables of issue 4 after the tests that filled them."""
+    """Print the tables after the tests that filled them."""
     if PARITY:
         terminalreporter.section('largest feature difference over largest feature, by source format')
         for format, version, size, saved, difference in sorted(PARITY):

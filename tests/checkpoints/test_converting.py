@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 from random_weights import ROUND_TRIPS, randomise
+from tool_runs import must_run, run_tool
 
 from convnext_dense.checkpoints import load_checkpoint, read_checkpoint
 from convnext_dense.checkpoints.converting import convert, convert_file
@@ -141,12 +142,11 @@ def test_mmpretrain_detector_becomes_official_with_its_heads(tmp_path):
     assert_same(written, {**{f'backbone.{key}': value for key, value in state.items()}, **heads})
 
 
-def test_tool(run_tool, tmp_path):
+def test_tool(tmp_path):
     torch.save({'model': official_classifier('atto', 'V2')}, tmp_path / 'a.pth')
-    assert run_tool('convert_checkpoint', tmp_path / 'a.pth', tmp_path / 'b', '--to', 'transformers')[0] == 0
+    must_run('convert_checkpoint', tmp_path / 'a.pth', tmp_path / 'b', '--to', 'transformers')
     assert json.loads((tmp_path / 'b/config.json').read_text())['architectures'] == ['ConvNextV2ForImageClassification']
-    status, line = run_tool('convert_checkpoint', tmp_path / 'a.pth', tmp_path / 'no/b.pth')
-    assert status == 2 and line.startswith('error: ') and 'does not exist' in line
+    assert 'does not exist' in run_tool('convert_checkpoint', tmp_path / 'a.pth', tmp_path / 'no/b.pth').error
 
 
 def test_destination_is_all_or_nothing(tmp_path):

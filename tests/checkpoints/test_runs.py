@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from random_weights import randomise
+from tool_runs import must_run, run_tool
 from toy import ARCH, Images, Toy, runner
 
 from convnext_dense.checkpoints import load_checkpoint, read_checkpoint
@@ -111,16 +112,13 @@ def test_publish(run, tmp_path, suffix):
     assert same(model.state_dict(), original['state_dict'])
 
 
-def test_publish_tool(run_tool, run, tmp_path):
+def test_publish_tool(run, tmp_path):
     (tmp_path / 'metrics.json').write_text(json.dumps({'coco/bbox_mAP': 0.461}))
-    status, _ = run_tool('publish_checkpoint', run / 'epoch_2.pth', '--out-dir', tmp_path,
-                         '--metrics', tmp_path / 'metrics.json')
-    assert status == 0
+    must_run('publish_checkpoint', run / 'epoch_2.pth', '--out-dir', tmp_path, '--metrics', tmp_path / 'metrics.json')
     file, = tmp_path.glob('*.pth')
     assert re.fullmatch(r'epoch_2-[0-9a-f]{8}\.pth', file.name)
     assert read_checkpoint(file)['meta']['metrics'] == {'coco/bbox_mAP': 0.461}
-    status, line = run_tool('publish_checkpoint', run / 'epoch_3.pth')
-    assert status == 2 and line.startswith('error: ') and 'epoch_3.pth does not exist' in line
+    assert 'epoch_3.pth does not exist' in run_tool('publish_checkpoint', run / 'epoch_3.pth').error
 
 
 def test_publish_refuses(run, tmp_path):

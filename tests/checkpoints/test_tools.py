@@ -2,6 +2,7 @@
 import pytest
 import torch
 from test_bad_input import KINDS, Evil, no_trace, plant
+from tool_runs import CONFIGS, run_tool
 
 from convnext_dense.errors import UserError
 
@@ -17,11 +18,11 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def tool(run_tool, repo_root, images, tmp_path):
-    """Run tools/test.py on a checkpoint: (exit status, last line on stderr)."""
+def tool(images):
+    """Run tools/test.py on a checkpoint."""
     def run(checkpoint):
-        return run_tool('test', repo_root / 'tests/tools/tiny_seg.py', checkpoint, '--device', 'cpu',
-                        '--data-root', images, '--work-dir', images.parent / 'work')
+        return run_tool('test', CONFIGS['seg'], checkpoint, '--device', 'cpu', '--data-root', images, '--work-dir',
+                        images.parent / 'work')
     return run
 
 
@@ -34,17 +35,16 @@ def segmentor_state(repo_root):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_planted_code_does_not_run(tool, tmp_path, kind):
-    status, line = tool(plant(tmp_path, kind))
-    assert status == 2 and line.startswith('error: ') and 'mkdir' in line
+    assert 'mkdir' in tool(plant(tmp_path, kind)).error
     assert no_trace(tmp_path)
 
 
 def test_the_same_weights_without_code_are_evaluated_and_with_it_are_not(tool, repo_root, tmp_path):
     content = {'meta': {}, 'state_dict': segmentor_state(repo_root)}
     torch.save(content, tmp_path / 'clean.pth')
-    assert tool(tmp_path / 'clean.pth')[0] == 0
+    assert tool(tmp_path / 'clean.pth').code == 0
     torch.save({**content, 'evil': Evil(tmp_path / 'trace')}, tmp_path / 'planted.pth')
-    assert tool(tmp_path / 'planted.pth')[0] == 2
+    assert tool(tmp_path / 'planted.pth').code == 2
     assert no_trace(tmp_path)
 
 
@@ -70,8 +70,8 @@ def test_bad_input_is_one_sentence(tool, repo_root, tmp_path):
             path.write_bytes(content)
         elif content is not None:
             torch.save({'state_dict': content}, path)
-        status, line = tool(path)
-        assert status == 2 and line.startswith('error: ') and expected in line, (name, line)
+        line = tool(path).error
+        assert expected in line, (name, line)
 
 
 def test_a_planted_file_is_refused_in_a_config_too(tmp_path):

@@ -1,56 +1,19 @@
 """Runs the data tools as a user does, and writes the sources that the real data does not come in."""
-import contextlib
-import io
-import runpy
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
+from tool_runs import ToolResult, must_run
 
-ROOT = Path(__file__).resolve().parents[2]
 # Of CamVid's own label_colors.txt, the classes that SegNet's 11 are made of; 'Unlabelled' is its Void.
 CAMVID_COLOURS = {'Sky': (128, 128, 128), 'Building': (128, 0, 0), 'Pole': (192, 192, 128), 'Road': (128, 64, 128),
                   'Pavement': (0, 0, 192), 'Tree': (128, 128, 0), 'SignSymbol': (192, 128, 128), 'Fence': (64, 64, 128),
                   'Car': (64, 0, 128), 'Pedestrian': (64, 64, 0), 'Bicyclist': (0, 128, 192), 'Unlabelled': (0, 0, 0)}
 
 
-@dataclass
-class Finished:
-    """A finished tool: exit status, stdout, stderr."""
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one error line; fails where there is another outcome."""
-        lines = [line for line in self.err.splitlines() if not line.startswith(('reading ', 'writing '))]
-        assert self.code == 2 and len(lines) == 1 and lines[0].startswith('error: '), (self.code, self.out, self.err)
-        return lines[0]
-
-
-def run_tool(name: str, *arguments, cwd=None) -> Finished:
-    """`python tools/NAME.py ARGUMENTS`, in this process, which saves seconds of imports."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    file = str(ROOT / f'tools/{name}.py')
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.chdir(cwd or ROOT)
-        patch.setattr(sys, 'argv', [file, *map(str, arguments)])
-        try:
-            runpy.run_path(file, run_name='__main__')
-        except SystemExit as exit_:
-            code = exit_.code or 0
-    return Finished(code, out.getvalue(), err.getvalue())
-
-
-def convert(*arguments, cwd=None) -> Finished:
+def convert(*arguments, **options) -> ToolResult:
     """The convert tool; fails unless it works."""
-    finished = run_tool('convert_dataset', *arguments, cwd=cwd)
-    assert finished.code == 0, finished.err
-    return finished
+    return must_run('convert_dataset', *arguments, **options)
 
 
 def camvid_copy(camvid: Path, folder: Path, step: int, mask_of) -> list[str]:

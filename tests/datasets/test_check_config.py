@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clean_copies import SEG_INFO, make_clean
-from convert_sources import run_tool
 from PIL import Image
+from tool_runs import run_tool
 
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 DET = '''

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clean_copies import copy_of, make_clean
-from convert_sources import convert, run_tool
+from convert_sources import convert
 from plant_faults import FAULTS, plant_all
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from tool_runs import run_tool
 
 from convnext_dense.datasets.checks.check import check_dataset
 from convnext_dense.datasets.checks.codes import CODES

@@ -3,9 +3,10 @@ import json
 
 import numpy as np
 import pytest
-from convert_sources import convert, run_tool
+from convert_sources import convert
 from PIL import Image
 from pycocotools.coco import COCO
+from tool_runs import run_tool
 
 from convnext_dense.datasets.convert.coco import split_in_name
 from convnext_dense.datasets.json_stream import CHUNK, read_element, stream_json

@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from convert_sources import CAMVID_COLOURS, camvid_copy, convert, run_tool, small_pairs
+from convert_sources import CAMVID_COLOURS, camvid_copy, convert, small_pairs
 from PIL import Image
 from pycocotools.coco import COCO
+from tool_runs import run_tool
 
 from convnext_dense.datasets.layout import DatasetInfo
 

@@ -1,17 +1,11 @@
-"""tools/make_shapes.py; how tools report a UserError is tested with the tools' common code."""
-import pytest
-
-from convnext_dense.cli import make_shapes
-from convnext_dense.errors import UserError
+"""tools/make_shapes.py."""
+from tool_runs import must_run, run_tool
 
 
-def test_writes_once_then_says_it_is_there_and_refuses_other_parameters(tmp_path, capsys):
-    options = ['--out', str(tmp_path / 'shapes'), '--val', '1', '--size', '64']
-    make_shapes.main([*options, '--train', '3'])
-    first = capsys.readouterr()
+def test_writes_once_then_says_it_is_there_and_refuses_other_parameters(tmp_path):
+    options = ['--out', tmp_path / 'shapes', '--val', 1, '--size', 64]
+    first = must_run('make_shapes', *options, '--train', 3)
     assert len(list((tmp_path / 'shapes/coco/train2017').iterdir())) == 3
     assert 'images 4/4' in first.err and '3 + 1 images written' in first.out
-    make_shapes.main([*options, '--train', '3'])
-    assert 'already there' in capsys.readouterr().out
-    with pytest.raises(UserError, match='--overwrite'):
-        make_shapes.main([*options, '--train', '2'])
+    assert 'already there' in must_run('make_shapes', *options, '--train', 3).out
+    assert '--overwrite' in run_tool('make_shapes', *options, '--train', 2).error

@@ -1,9 +1,8 @@
 """What README and docs name is there: links, configs, tools and their flags."""
 import re
-import subprocess
-import sys
 
 import pytest
+from tool_runs import must_run
 
 ROOT_PAGES = ['README.md', 'configs/det/README.md', 'configs/seg/README.md']
 
@@ -38,6 +37,5 @@ def test_flags_in_commands_exist(pages, repo_root):
     assert len(used) > 5
     for tool, flags in used.items():
         name, _, command = tool.partition('.py ')  # benchmark.py has commands with flags of their own
-        shown = subprocess.run([sys.executable, repo_root / f'tools/{name}.py', *command.split(), '--help'], text=True,
-                               capture_output=True, timeout=120, check=True).stdout
+        shown = must_run(name, *command.split(), '--help').out
         assert flags - set(re.findall(r'--[a-z][a-z-]*', shown)) == set(), tool

@@ -1,11 +1,10 @@
 """tools/benchmark.py eval compares what it times, with data and without; the noise it evaluates is of use."""
 import argparse
 import json
-import subprocess
-import sys
 
 import pytest
 from coco_cases import indexed
+from tool_runs import must_run
 
 from convnext_dense.benchmark.detections import as_results, enlarge, generated_ground_truth, noisy_detections
 from convnext_dense.benchmark.evaluation import run
@@ -46,17 +45,16 @@ def test_results_of_mmdet_come_back_as_they_were():
 
 
 @pytest.mark.slow
-def test_the_tool_prints_and_writes_every_row(repo_root, tmp_path):
+def test_the_tool_prints_and_writes_every_row(tmp_path):
     options = ['--data-root', tmp_path, '--images', 12, '--per-image', 20, '--rounds', 1, '--json', 'eval.json']
-    done = subprocess.run([sys.executable, repo_root / 'tools/benchmark.py', 'eval', *map(str, options)], cwd=tmp_path,
-                          text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
+    finished = must_run('benchmark', 'eval', *options, cwd=tmp_path)
     rows = json.loads((tmp_path / 'eval.json').read_text())['rows']
     assert [(row['what'], row['name']) for row in rows] == [
         *((what, name) for what in ('box AP', 'mask AP') for name in ('ours', 'faster-coco-eval alone', 'pycocotools')),
         ('mIoU', 'ours'), ('mIoU', 'mmseg')]
     assert all(row['difference'] <= 1e-10 and row['median_s'] > 0 for row in rows)
-    assert all(f'| {row["what"]} | {row["name"]} |' in done.stdout for row in rows) and 'generated (no ' in done.stdout
+    assert all(f'| {row["what"]} | {row["name"]} |' in finished.out for row in rows)
+    assert 'generated (no ' in finished.out
 
 
 def test_mistakes_of_the_tool(tmp_path):

@@ -1,6 +1,4 @@
-"""Random weights for the tiny configs, images to predict, and a way to call a tool in this process."""
-import importlib
-from dataclasses import dataclass
+"""Random weights for the tiny configs, and images to predict."""
 from pathlib import Path
 
 import cv2
@@ -12,19 +10,10 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+from tool_runs import CONFIGS  # noqa: E402
 
-from convnext_dense.cli.running import run_tool  # noqa: E402
 from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
-
-TESTS = Path(__file__).parents[1]
-CONFIGS = {task: TESTS / f'tools/tiny_{task}.py' for task in ('det', 'seg')}
-
-
-@dataclass
-class Ended:
-    """Exit status of a tool."""
-    code: int
 
 
 def random_checkpoint(cfg, file: Path, seed: int = 0) -> Path:
@@ -75,18 +64,3 @@ def shapes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'shapes'
     generate_shapes(folder, ShapesParams(seed=0, train=2, val=3, size=64))
     return folder
-
-
-@pytest.fixture(scope='session')
-def call_tool():
-    """``call_tool('predict', *arguments)``: the tool's main function, and the exit status it would end with."""
-    def call(name: str, *args) -> Ended:
-        module = importlib.import_module(f'convnext_dense.cli.{name}')
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr('sys.argv', [f'tools/{name}.py', *map(str, args)])
-            try:
-                run_tool(module.main)
-            except SystemExit as end:
-                return Ended(end.code or 0)
-        return Ended(0)
-    return call

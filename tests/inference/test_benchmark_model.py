@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tool_runs import must_run, run_tool
 from torch import nn
 
 from convnext_dense.benchmark import model as benchmark
@@ -68,21 +69,20 @@ def test_parts_do_not_count_the_parts_that_they_call(monkeypatch):
 @pytest.mark.parametrize('task, parts', [
     ('det', {'data', 'backbone', 'neck', 'RPN', 'RoI heads', 'post-processing', 'other'}),
     ('seg', {'data', 'backbone', 'decode head', 'post-processing', 'other'})])
-def test_both_tasks(task, parts, call_tool, tiny, tmp_path, monkeypatch, capsys):
+def test_both_tasks(task, parts, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
-    ended = call_tool('benchmark', 'model', tiny[task], '--size', 64, 96, '--rounds', 1, '--batch', 2,
-                      '--json', tmp_path / 'result.json')
-    assert ended.code == 0
+    finished = must_run('benchmark', 'model', tiny[task], '--size', 64, 96, '--rounds', 1, '--batch', 2,
+                        '--json', tmp_path / 'result.json')
     result = json.loads((tmp_path / 'result.json').read_text())
     assert set(result['parts_ms']) == parts and all(value > 0 for value in result['parts_ms'].values())
     assert result['network_input'] == {'det': [3, 43, 64], 'seg': [3, 64, 96]}[task]  # det resizes to fit 64x64
     assert result['detections'] == {'det': [5, 5], 'seg': None}[task]
-    assert result['peak_memory_mb'] > 0 and 'random weights' in capsys.readouterr().out
+    assert result['peak_memory_mb'] > 0 and 'random weights' in finished.out
 
 
-def test_mistakes_are_one_sentence(call_tool, tiny, images, capsys, monkeypatch):
+def test_mistakes_are_one_sentence(tiny, images, monkeypatch):
     monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
     for arguments, expected in ((['--batch', 0], 'must be at least 1'),
                                 (['--images', images[0].parent, '--batch', 2], '2 sizes')):
-        ended = call_tool('benchmark', 'model', tiny['seg'], *arguments)
-        assert ended.code == 2 and expected in capsys.readouterr().err.splitlines()[-1]
+        finished = run_tool('benchmark', 'model', tiny['seg'], *arguments)
+        assert finished.code == 2 and expected in finished.err.splitlines()[-1]

@@ -8,6 +8,7 @@ import torch
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, DefaultScope
 from mmseg.structures import SegDataSample
+from tool_runs import must_run, run_tool
 
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
@@ -99,11 +100,9 @@ def test_protocols_of_the_other_task_are_refused(tiny):
 
 @pytest.mark.parametrize('task, flags', [
     ('det', ['--tta', '1', '--soft-nms']), ('det', ['--tta']), ('seg', ['--slide', '48', '32']), ('seg', ['--whole'])])
-def test_flags_evaluate(task, flags, call_tool, tiny, checkpoints, shapes, tmp_path):
+def test_flags_evaluate(task, flags, tiny, checkpoints, shapes, tmp_path):
     folder = {'det': 'coco', 'seg': 'ade'}[task]
-    ended = call_tool('test', tiny[task], checkpoints[task], '--data-root', shapes / folder, '--work-dir', tmp_path,
-                      *flags)
-    assert ended.code == 0
+    must_run('test', tiny[task], checkpoints[task], '--data-root', shapes / folder, '--work-dir', tmp_path, *flags)
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert {'det': 'coco/segm_mAP', 'seg': 'mIoU'}[task] in metrics
 
@@ -112,8 +111,8 @@ def test_flags_evaluate(task, flags, call_tool, tiny, checkpoints, shapes, tmp_p
     ('seg', ['--tta'], '--tta is for detectors'), ('det', ['--slide'], '--slide is for segmentors'),
     ('seg', ['--slide', '48'], '--slide 48: expected SIZE and STRIDE'),
     ('seg', ['--soft-nms'], '--soft-nms is for detectors')])
-def test_wrong_flags_are_one_sentence(task, flags, expected, call_tool, tiny, checkpoints, shapes, tmp_path, capsys):
+def test_wrong_flags_are_one_sentence(task, flags, expected, tiny, checkpoints, shapes, tmp_path):
     folder = {'det': 'coco', 'seg': 'ade'}[task]
-    ended = call_tool('test', tiny[task], checkpoints[task], '--data-root', shapes / folder, '--work-dir', tmp_path,
-                      *flags)
-    assert ended.code == 2 and expected in capsys.readouterr().err.splitlines()[-1]
+    finished = run_tool('test', tiny[task], checkpoints[task], '--data-root', shapes / folder, '--work-dir', tmp_path,
+                        *flags)
+    assert finished.code == 2 and expected in finished.err.splitlines()[-1]

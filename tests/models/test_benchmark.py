@@ -1,19 +1,15 @@
 """tools/benchmark.py backbone and tools/roadmap.py: what they measure and how they reckon."""
-import importlib
 import json
 
 import pytest
 import torch
+from tool_runs import must_run
 from torch import nn
 
 from convnext_dense import ConvNeXt
 from convnext_dense.benchmark import backbone, peers, timing
 from convnext_dense.benchmark.roadmap import count_macs
 from convnext_dense.errors import UserError
-
-
-def run_tool(repo_root, name: str, *args: str) -> None:
-    importlib.import_module(f'convnext_dense.cli.{name}').main(list(args))
 
 
 def test_macs_by_closed_form():
@@ -58,10 +54,10 @@ def test_bad_settings_are_one_clear_sentence():
 
 
 @pytest.mark.slow
-def test_backbone_benchmark_runs_every_peer_and_reckons_right(repo_root, tmp_path, capsys):
+def test_backbone_benchmark_runs_every_peer_and_reckons_right(tmp_path):
     out = tmp_path / 'result.json'
-    run_tool(repo_root, 'benchmark', 'backbone', '--size', '64', '64', '--rounds', '1', '--dtypes', 'float32',
-             '--groups', 'forward', 'forward+backward', '--threads', '1', '--json', str(out))
+    finished = must_run('benchmark', 'backbone', '--size', 64, 64, '--rounds', 1, '--dtypes', 'float32',
+                        '--groups', 'forward', 'forward+backward', '--threads', 1, '--json', out)
     result = json.loads(out.read_text())
     for group in ('forward', 'forward+backward'):
         rows = [row for row in result['rows'] if row['group'] == group]
@@ -75,7 +71,7 @@ def test_backbone_benchmark_runs_every_peer_and_reckons_right(repo_root, tmp_pat
             assert row['of_floor'] == pytest.approx(row['median_ms'] / floors['torch'])
             assert row['of_fastest_floor'] == pytest.approx(row['median_ms'] / min(floors.values()))
             assert row['peak_mb'] > 0 and row['error'] < 1e-5
-    assert 'forward+backward, float32' in capsys.readouterr().out
+    assert 'forward+backward, float32' in finished.out
 
 
 @pytest.mark.slow
@@ -93,8 +89,7 @@ def test_ours_needs_no_more_memory_than_any_peer(figure):
     assert found['ours'] <= min(found.values())
 
 
-def test_roadmap_tool_prints_every_step(repo_root, capsys):
-    run_tool(repo_root, 'roadmap')
-    table = capsys.readouterr().out
+def test_roadmap_tool_prints_every_step():
+    table = must_run('roadmap').out
     assert '| resnet50 | 25.56 | 4.09 | 78.82 |' in table
     assert '| separate_downsampling | 28.58 | 4.46 | 81.97 |' in table

@@ -1,8 +1,6 @@
 """`tools/new_project.py`: its configs are complete, fit the data, and train."""
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +11,7 @@ pytest.importorskip('mmseg')
 
 import cv2  # noqa: E402
 from mmengine.config import Config  # noqa: E402
+from tool_runs import must_run  # noqa: E402
 
 from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.config.preflight import check_config  # noqa: E402
@@ -133,13 +132,11 @@ def test_nothing_is_overwritten_and_no_data_is_said(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['det', 'seg'])
-def test_a_project_trains_and_another_starts_from_it(task, tmp_path, repo_root):
+def test_a_project_trains_and_another_starts_from_it(task, tmp_path):
     """The second data set has other classes: all weights of the first run but those of the class heads are taken."""
     def run(tool, *arguments):
-        done = subprocess.run([sys.executable, str(repo_root / f'tools/{tool}.py'), *map(str, arguments)], cwd=tmp_path,
-                              text=True, capture_output=True)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
+        finished = must_run(tool, *arguments, cwd=tmp_path)
+        return finished.out + finished.err
 
     first, second = (make_data(tmp_path / f'data{classes}', task, classes) for classes in (3, 2))
     small = ['--image-size', 64, '--batch-size', 2, '--epochs', 1]

@@ -10,11 +10,11 @@ pytest.importorskip('mmseg')
 
 from noisy import noisy_detections, noisy_label_maps  # noqa: E402
 from pycocotools.coco import COCO  # noqa: E402
+from tool_runs import CONFIGS  # noqa: E402
 
 from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 
-CONFIGS = {task: Path(__file__).parents[1] / f'tools/tiny_{task}.py' for task in ('det', 'seg')}
 VALIDATED = {'det': {'coco/bbox_mAP': 0.25, 'coco/segm_mAP': 0.125}, 'seg': {'mIoU': 40.0}}
 
 

@@ -3,7 +3,6 @@ import json
 import os
 import pickle
 import re
-import sys
 
 import cv2
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools.cocoeval import COCOeval
+from tool_runs import must_run, run_tool
 
-from convnext_dense.cli import report
-from convnext_dense.cli.running import run_tool
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.report import write_report
@@ -193,14 +191,10 @@ def test_runs_that_do_not_compare(make_run, tmp_path):
         write_report([tmp_path / 'dte'], tmp_path / 'report.html')
 
 
-def test_the_tool(make_run, monkeypatch, repo_root, capsys):
+def test_the_tool(make_run):
     folder = make_run('one', 'seg')
-    monkeypatch.chdir(folder.parent)
-    report.main(['one', '--images', '1', '--device', 'cpu'])
-    assert (folder / 'report.html').is_file() and 'one/report.html' in capsys.readouterr().out
+    finished = must_run('report', 'one', '--images', 1, '--device', 'cpu', cwd=folder.parent)
+    assert (folder / 'report.html').is_file() and 'one/report.html' in finished.out
     for wrong, sentence in ((['one', '--images', '-1'], '--images -1'), (['one', '--out', 'x.pdf'], 'ends in .html'),
                             (['one', '--checkpoint', 'no.pth'], 'no.pth: no such file')):
-        monkeypatch.setattr(sys, 'argv', ['report.py', *wrong, '--device', 'cpu'])
-        with pytest.raises(SystemExit) as ended:
-            run_tool(report.main)
-        assert ended.value.code == 2 and sentence in capsys.readouterr().err
+        assert sentence in run_tool('report', *wrong, '--device', 'cpu', cwd=folder.parent).error

@@ -7,19 +7,19 @@ import pytest
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
-from tool_runs import CHECKPOINTS, CONFIGS, DATA, Finished, must_run  # noqa: E402
+from tool_runs import CHECKPOINTS, CONFIGS, DATA, ToolResult, must_run  # noqa: E402
 
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 
 
 @dataclass
-class Trained:
+class TrainedRun:
     """A finished run of a tiny config, started without --work-dir in a folder of its own."""
     task: str
     config: Path
     data_root: Path
     cwd: Path
-    finished: Finished
+    finished: ToolResult
 
     @property
     def work_dir(self) -> Path:
@@ -46,13 +46,13 @@ def shapes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def trained(shapes, tmp_path_factory):
-    """task -> `Trained`; each task is trained once."""
+    """task -> `TrainedRun`; each task is trained once."""
     runs = {}
 
-    def train(task: str) -> Trained:
+    def train(task: str) -> TrainedRun:
         if task not in runs:
             cwd, config, data_root = tmp_path_factory.mktemp(f'trained_{task}'), CONFIGS[task], shapes / DATA[task]
             finished = must_run('train', config, '--data-root', data_root, cwd=cwd)
-            runs[task] = Trained(task, config, data_root, cwd, finished)
+            runs[task] = TrainedRun(task, config, data_root, cwd, finished)
         return runs[task]
     return train

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 import torch
-from tool_runs import CONFIGS, DATA, FULL, HERE, ROOT, must_run, run_command
+from tool_runs import CONFIGS, DATA, FULL, ROOT, TOOL_TESTS, must_run, run_command
 
 # what the tiny configs leave out and the recipes have: SyncBN (becomes BN on CPUs), dropout and drop path
 AS_RECIPES = {
@@ -32,7 +32,7 @@ def free_port() -> str:
 
 def run_two(script: str, *args, cwd) -> str:
     return run_command([ROOT / 'tools' / script, *args], cwd / f'{script}.log', cwd, PORT=free_port(),
-                       PYTHONPATH=str(HERE))
+                       PYTHONPATH=str(TOOL_TESTS))
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_two_processes_have_the_losses_of_one(shapes, tmp_path, monkeypatch):
     folders = tmp_path / 'two', tmp_path / 'one'
     run_two('dist_train.sh', config_that_dumps('seg', folders[0]), 2, *options, 'train_dataloader.batch_size=2',
             cwd=tmp_path)
-    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.syspath_prepend(TOOL_TESTS)
     must_run('train', config_that_dumps('seg', folders[1]), *options, 'train_dataloader.batch_size=4', cwd=tmp_path)
     ranks = [[step['loss'] for step in json.loads((folders[0] / f'rank{rank}.json').read_text())] for rank in (0, 1)]
     two = [(a + b) / 2 for a, b in zip(*ranks, strict=True)]

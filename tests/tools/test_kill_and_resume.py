@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from tool_runs import (
     CHECKPOINTS,
-    HERE,
+    TOOL_TESTS,
     iterations,
     kill,
     launch,
@@ -32,7 +32,7 @@ def train_to_the_kill(run, work_dir, log, moment, number, how='SIGKILL') -> tupl
                       "custom_imports = dict(imports=['convnext_dense', 'kill_moments'])\n"
                       f"custom_hooks = [dict(type='KillAt', moment={moment!r}, number={number}, how={how!r})]\n")
     arguments = ['--data-root', run.data_root, '--work-dir', work_dir, '--cfg-options', *KEEP_ONE]
-    process = launch(tool_command('train', config, *arguments), log, work_dir.parent, PYTHONPATH=str(HERE))
+    process = launch(tool_command('train', config, *arguments), log, work_dir.parent, PYTHONPATH=str(TOOL_TESTS))
     try:
         code = process.wait(300)
     finally:

@@ -2,9 +2,9 @@
 import json
 
 import pytest
-from tool_runs import HERE, must_run, scalars
+from tool_runs import TOOL_TESTS, must_run, scalars
 
-CONFIG = HERE / 'overfit_coco.py'
+CONFIG = TOOL_TESTS / 'overfit_coco.py'
 
 
 def eight_images(source, target) -> list[int]:

@@ -8,14 +8,6 @@ import torch
 from tool_runs import DATA, copy_data, iterations, run_tool
 
 
-def error_line(finished) -> str:
-    """The one line on stderr; fails for anything more, such as a traceback."""
-    lines = finished.err.strip().splitlines()
-    assert finished.code == 2 and len(lines) == 1 and lines[0].startswith('error: '), \
-        f'{finished.code=}\n{finished.out[-1500:]}\n{finished.err}'
-    return lines[0]
-
-
 @dataclass
 class Mistake:
     """A wrong command line for the train tool.
@@ -75,7 +67,7 @@ def test_mistake_is_named_before_training(mistake, trained, shapes, tmp_path, mo
     data = () if '--data-root' in mistake.args else ('--data-root', shapes / DATA[mistake.task])
     finished = run_tool('train', mistake.config or trained(mistake.task).config, *data, '--work-dir', 'work',
                         *mistake.args, cwd=tmp_path)
-    line = error_line(finished)
+    line = finished.error
     assert all(part in line for part in mistake.expected), line
     assert not iterations(finished.out) and not list(tmp_path.rglob('*.pth'))
 
@@ -94,7 +86,7 @@ def test_unreadable_image_is_named(task, file, content, known_before, trained, s
     elif task == 'seg' and 'images' in file:
         pytest.skip('mmseg lists the images that are there; a missing one cannot be known')
     finished = run_tool('train', trained(task).config, '--data-root', data, '--work-dir', 'work', cwd=tmp_path)
-    assert str(victim) in error_line(finished)
+    assert str(victim) in finished.error
     if known_before:
         assert not iterations(finished.out)
     assert not list(tmp_path.rglob('*.pth'))  # the first checkpoint comes after all images have been read once
@@ -109,7 +101,7 @@ def test_unreadable_image_is_named_by_the_test_tool(workers, trained, shapes, tm
     finished = run_tool('test', run.config, run.checkpoint, '--data-root', data, '--cfg-options',
                         f'test_dataloader.num_workers={workers}', 'test_dataloader.persistent_workers=False',
                         cwd=tmp_path)
-    assert str(victim) in error_line(finished)
+    assert str(victim) in finished.error
     assert not list(tmp_path.rglob('metrics.json'))
 
 
@@ -119,7 +111,7 @@ def test_empty_image_folder_is_named(task, folder, trained, shapes, tmp_path):
     for file in (data / folder).iterdir():
         file.unlink()
     finished = run_tool('train', trained(task).config, '--data-root', data, cwd=tmp_path)
-    line = error_line(finished)
+    line = finished.error
     assert str(data / folder) in line and 'is empty' in line
 
 
@@ -136,7 +128,7 @@ def test_annotation_file_of_no_use_is_named(damage, expected, trained, shapes, t
     data = copy_data(shapes / 'coco', tmp_path / 'data')
     file = data / 'annotations/instances_train2017.json'
     damage(file)
-    line = error_line(run_tool('train', trained('det').config, '--data-root', data, cwd=tmp_path))
+    line = run_tool('train', trained('det').config, '--data-root', data, cwd=tmp_path).error
     assert str(file) in line and expected in line
 
 
@@ -146,7 +138,7 @@ def test_label_beyond_the_classes_is_named(trained, shapes, tmp_path):
     labels = cv2.imread(str(victim), cv2.IMREAD_UNCHANGED)
     labels[:8] = 9
     cv2.imwrite(str(victim), labels)
-    line = error_line(run_tool('train', trained('seg').config, '--data-root', data, cwd=tmp_path))
+    line = run_tool('train', trained('seg').config, '--data-root', data, cwd=tmp_path).error
     assert str(victim) in line and '4 classes' in line and '8' in line
 
 
@@ -175,13 +167,13 @@ def test_checkpoint_of_no_use_is_named(damage, expected, trained, tmp_path):
     if damage is not None:
         damage(run.checkpoint, checkpoint)
     finished = run_tool('test', run.config, checkpoint, '--data-root', run.data_root, cwd=tmp_path)
-    line = error_line(finished)
+    line = finished.error
     assert str(checkpoint) in line and expected in line
     assert not list(tmp_path.rglob('metrics.json'))
 
 
 def test_out_must_be_a_pickle(trained, tmp_path):
     run = trained('seg')
-    line = error_line(run_tool('test', run.config, run.checkpoint, '--data-root', run.data_root, '--out', 'found.json',
-                               cwd=tmp_path))
+    line = run_tool('test', run.config, run.checkpoint, '--data-root', run.data_root, '--out', 'found.json',
+                               cwd=tmp_path).error
     assert 'found.json' in line and '.pkl' in line

@@ -1,4 +1,8 @@
-"""Running the tools from tests: in this process, which saves seconds of imports, or in one of their own."""
+"""The one way to run a tool from a test: in this process, which saves seconds of imports, or in one of its own.
+
+`run_tool` and `must_run` are for nearly everything. `launch` and `run_command` start a process, where that is the
+point: signals, several ranks, memory of the process, a package that must not have been imported before.
+"""
 import contextlib
 import io
 import json
@@ -21,25 +25,38 @@ from mmengine.utils import ManagerMixin
 
 from convnext_dense.checkpoints import read_checkpoint
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-CONFIGS = {'det': HERE / 'tiny_det.py', 'seg': HERE / 'tiny_seg.py'}
+ROOT = Path(__file__).resolve().parents[1]
+TOOL_TESTS = ROOT / 'tests/tools'  # has the tiny configs and the hooks that some of them use
+CONFIGS = {task: TOOL_TESTS / f'tiny_{task}.py' for task in ('det', 'seg')}
 DATA = {'det': 'coco', 'seg': 'ade'}  # folder of each task in the shapes data
 # the first and the last checkpoint of the tiny configs' runs, and their iterations
 CHECKPOINTS = {'det': ('epoch_1.pth', 'epoch_2.pth'), 'seg': ('iter_4.pth', 'iter_8.pth')}
 HALF, FULL = 4, 8
+PROGRESS = re.compile(r'\s*$|(?!error: ).*(\d+/\d+|\[\d\d:\d\d)')  # what `utils.progress` writes, and empty lines
 
 
 @dataclass
-class Finished:
+class ToolResult:
     """How a tool ended: exit status (0 for a normal return) and what it printed."""
     code: int
     out: str
     err: str
 
+    @property
+    def error(self) -> str:
+        """The error line of a user's mistake; fails for any other outcome, such as a traceback."""
+        lines = [line for line in self.err.replace('\r', '\n').splitlines() if not PROGRESS.match(line)]
+        assert self.code == 2 and len(lines) == 1 and lines[0].startswith('error: '), \
+            f'{self.code=}\n{self.out[-1500:]}\n{self.err}'
+        return lines[0]
 
-def run_tool(name: str, *args, cwd: Path, program: str | None = None) -> Finished:
-    """Run ``tools/NAME.py`` on the CPU in this process, as ``python tools/NAME.py ARGS`` would run in ``cwd``."""
+
+def run_tool(name: str, *args, cwd: Path = ROOT, program: str | None = None) -> ToolResult:
+    """Run ``tools/NAME.py`` on the CPU in this process, as ``python tools/NAME.py ARGS`` would run in ``cwd``.
+
+    Args:
+        program: how the tool was called, ``sys.argv[0]``; default: by its file.
+    """
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -54,7 +71,7 @@ def run_tool(name: str, *args, cwd: Path, program: str | None = None) -> Finishe
             code = exit_.code or 0
         finally:
             forget_earlier_runs()
-    return Finished(code, out.getvalue(), err.getvalue())
+    return ToolResult(code, out.getvalue(), err.getvalue())
 
 
 def forget_earlier_runs() -> None:
@@ -70,7 +87,7 @@ def forget_earlier_runs() -> None:
         kind._instance_dict.clear()
 
 
-def must_run(name: str, *args, cwd: Path) -> Finished:
+def must_run(name: str, *args, cwd: Path = ROOT) -> ToolResult:
     """As `run_tool`; the test fails with the output when the tool does."""
     finished = run_tool(name, *args, cwd=cwd)
     assert finished.code == 0, finished.out[-2000:] + finished.err[-4000:]
