@@ -16,10 +16,21 @@ from .environment import installed
 
 # import name: (registry of that package, our module that adds to it when that registry is first used)
 SUBCLASSES = {
-    'mmdet': [('DATASETS', 'convnext_dense.datasets.shapes_det'), ('METRICS', 'convnext_dense.evaluation.coco_metric'),
-              ('MODELS', 'convnext_dense.inference.det_tta'), ('TRANSFORMS', 'convnext_dense.datasets.transforms.det')],
-    'mmseg': [('DATASETS', 'convnext_dense.datasets.shapes_seg'), ('METRICS', 'convnext_dense.evaluation.iou_metric'),
-              ('MODELS', 'convnext_dense.inference.slide'), ('TRANSFORMS', 'convnext_dense.datasets.transforms.seg')],
+    'mmdet': [
+        ('DATASETS', 'convnext_dense.datasets.shapes_det'),
+        ('METRICS', 'convnext_dense.evaluation.coco_metric'),
+        ('MODELS', 'convnext_dense.detection.float32_heads'),
+        ('MODELS', 'convnext_dense.detection.roi_extractor'),
+        ('MODELS', 'convnext_dense.inference.det_tta'),
+        ('TRANSFORMS', 'convnext_dense.datasets.transforms.det'),
+    ],
+    'mmseg': [
+        ('DATASETS', 'convnext_dense.datasets.shapes_seg'),
+        ('METRICS', 'convnext_dense.evaluation.iou_metric'),
+        ('MODELS', 'convnext_dense.inference.slide'),
+        ('MODELS', 'convnext_dense.segmentation.float32_loss'),
+        ('TRANSFORMS', 'convnext_dense.datasets.transforms.seg'),
+    ],
 }
 _applied: set[str] = set()
 

@@ -3,9 +3,10 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-# The official configs inherit mmdet 2's warm-up of 500 iterations; mmdet 3's own port takes 1000.
+# The official configs inherit mmdet 2's warm-up of 500 iterations; mmdet 3's own port takes 1000. mmengine counts both
+# ends: end=501 reaches the full rate after 500 iterations.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=501),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=0.1),
 ]
 

@@ -4,9 +4,10 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 # The official schedule multiplies the two from iteration 0 on; mmseg 1's port starts its poly after the warm-up.
+# mmengine counts both ends: with end=160001 the rate would be 0 after 160000 iterations, the first one not trained.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=160000),
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1501),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=160001),
 ]
 
 optim_wrapper = dict(

@@ -26,7 +26,7 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
     auxiliary_head=dict(
-        type='FCNHead',
+        type='Float32FCNHead',
         in_index=2,
         channels=256,
         num_convs=1,

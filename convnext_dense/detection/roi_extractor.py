@@ -1,0 +1,32 @@
+"""RoI features from float32 boxes and maps."""
+from collections.abc import Sequence
+
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class Float32RoIExtractor(SingleRoIExtractor):
+    """mmdet's SingleRoIExtractor on float32 features and RoIs; the result has the features' type.
+
+    mmdet 3 rounds RoIs to the features' type. In fp16 the area overflows above 65,504 px², so that an RoI of 256 to
+    448 px is pooled at stride 32 in the place of 16, and coordinates above 1024 px become whole pixels; in bf16 those
+    become multiples of 8. In float32 both extractors are the same.
+
+    A compiled mmcv, whose RoIAlign has no bf16, can train in bf16 with this one.
+    """
+
+    def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
+        """Pool each RoI from the map of its size.
+
+        Args:
+            feats: one (N, C, H, W) map a level, of any floating-point type.
+            rois: (n, 5) as image index, x1, y1, x2, y2, in pixels of the input.
+            roi_scale_factor: scale RoIs about their centres, after the level is chosen.
+
+        Returns:
+            (n, C, size, size) in the type of ``feats``.
+        """
+        pooled = super().forward([feat.float() for feat in feats], rois.float(), roi_scale_factor)
+        return pooled.to(feats[0].dtype)
