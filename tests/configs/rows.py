@@ -1,4 +1,6 @@
 """The thirteen published rows and the config that reproduces each; shared by tests of configs and layer decay."""
+import copy
+import functools
 import json
 from pathlib import Path
 
@@ -16,5 +18,11 @@ def config_path(row: dict) -> Path:
     return found[0]
 
 
+@functools.cache
+def _resolve(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
 def load_row(row: dict) -> Config:
-    return Config.fromfile(config_path(row))
+    """A row's resolved config, to change at will; read from its files once a session."""
+    return copy.deepcopy(_resolve(config_path(row)))
