@@ -4,11 +4,13 @@ mmdet 3 rounds RoIs to the type of the features. Counted are boxes that are pool
 float32, and the overlap of the box that reaches RoIAlign with the box as it was.
 """
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from ..errors import UserError
+from ..mm import environment
 
 HELP = 'RoIs under mixed precision: levels and overlaps of COCO boxes, mmdet\'s extractor and ours'
 SCALE = (1333, 800)  # longer and shorter side that the recipes test at, and their largest in training
@@ -23,10 +25,16 @@ def coco_boxes(files: list[Path]) -> tuple[torch.Tensor, np.ndarray]:
 
     Returns:
         (n, 4) float32 boxes as x1, y1, x2, y2, and (n,) numbers of their images.
+
+    Raises:
+        UserError: a file is missing or no COCO json, or there is no object in any.
     """
+    from ..evaluation.coco_data import load_ground_truth
     boxes, images = [], []
     for file in files:
-        content = json.loads(Path(file).read_text())
+        if not Path(file).is_file():
+            raise UserError(f'benchmark rois: {file}: no such file')
+        content = load_ground_truth(str(file)).dataset
         scales = {image['id']: min(max(SCALE) / max(image['width'], image['height']),
                                    min(SCALE) / min(image['width'], image['height'])) for image in content['images']}
         for annotation in content['annotations']:
@@ -34,6 +42,8 @@ def coco_boxes(files: list[Path]) -> tuple[torch.Tensor, np.ndarray]:
             if width >= 1 and height >= 1 and not annotation['iscrowd']:  # as CocoDataset
                 boxes.append(np.array([x, y, x + width, y + height]) * scales[annotation['image_id']])
                 images.append(annotation['image_id'])
+    if not boxes:
+        raise UserError(f'benchmark rois: no object in {", ".join(map(str, files))}')
     return torch.from_numpy(np.stack(boxes)).float(), np.array(images)
 
 
@@ -98,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[list[dict], str]:
+    environment.require('mmdet')
     boxes, images = coco_boxes(args.annotations)
     rows = measure(boxes, images)
     return rows, (f'{len(boxes)} boxes of {len(set(images.tolist()))} images, resized to fit {SCALE[0]} x {SCALE[1]}\n'

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..benchmark import evaluation, model
+from ..benchmark import evaluation, model, roi_rounding
 from ..benchmark.backbone import GROUPS, Setting, benchmark_backbone, format_backbone
 from ..benchmark.peers import PEERS, SIZES
 
@@ -45,10 +45,16 @@ def add_eval(commands) -> None:
     parser.set_defaults(run=evaluation.run)
 
 
+def add_rois(commands) -> None:
+    parser = commands.add_parser('rois', help=roi_rounding.HELP)
+    roi_rounding.add_arguments(parser)
+    parser.set_defaults(run=roi_rounding.run)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in (add_backbone, add_model, add_eval):
+    for add in (add_backbone, add_model, add_eval, add_rois):
         add(commands)
     for command in commands.choices.values():
         command.add_argument('--threads', type=int, help='CPU threads (default: what torch takes)')

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from convnext_dense.benchmark import roi_rounding
+from convnext_dense.errors import UserError
 
 
 def rounded(boxes: torch.Tensor, step: float) -> torch.Tensor:
@@ -19,11 +20,22 @@ def test_boxes_are_read_as_the_data_set_resizes_them(tmp_path):
     annotations = [(7, [10, 20, 100, 50], 0), (9, [1, 2, 3, 4], 0), (7, [0, 0, 90, 90], 1), (9, [0, 0, 0, 9], 0)]
     file.write_text(json.dumps(dict(
         images=[dict(id=7, width=2000, height=500), dict(id=9, width=400, height=500)],
-        annotations=[dict(image_id=image, bbox=box, iscrowd=crowd) for image, box, crowd in annotations])))
+        categories=[dict(id=1, name='cat')],
+        annotations=[dict(id=i, category_id=1, image_id=image, bbox=box, iscrowd=crowd, area=box[2] * box[3])
+                     for i, (image, box, crowd) in enumerate(annotations, 1)])))
     boxes, images = roi_rounding.coco_boxes([file])
     expected = [np.array([10, 20, 110, 70]) * 1333 / 2000, np.array([1, 2, 4, 6]) * 2]
     np.testing.assert_allclose(boxes, expected, rtol=1e-6)
     assert images.tolist() == [7, 9]
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match='benchmark rois: .*nowhere.json: no such file'):
+        roi_rounding.coco_boxes([tmp_path / 'nowhere.json'])
+    empty = tmp_path / 'empty.json'
+    empty.write_text(json.dumps(dict(images=[], categories=[], annotations=[])))
+    with pytest.raises(UserError, match='benchmark rois: no object in .*empty.json'):
+        roi_rounding.coco_boxes([empty])
 
 
 def test_figures_of_mmdets_extractor_are_those_of_the_number_formats():

@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead, UPerHead
 from mmseg.registry import MODELS
@@ -20,6 +21,11 @@ class Float32UPerHead(Float32Loss, UPerHead):
 
 
 HEADS = [(FCNHead, Float32FCNHead, FCN), (UPerHead, Float32UPerHead, UPER)]
+
+
+@pytest.fixture(autouse=True)
+def mmseg_scope():
+    init_default_scope('mmseg')
 
 
 def batch(scale: float) -> tuple[list[torch.Tensor], list[SegDataSample]]:
