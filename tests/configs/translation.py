@@ -11,7 +11,7 @@ ANY = object()  # whatever the value is
 TYPES = {
     'Float32RPNHead': 'RPNHead', 'Float32RoIExtractor': 'SingleRoIExtractor',
     'Float32Shared2FCBBoxHead': 'Shared2FCBBoxHead', 'Float32ConvFCBBoxHead': 'ConvFCBBoxHead',
-    'Float32FCNMaskHead': 'FCNMaskHead', 'Float32FCNHead': 'FCNHead',
+    'Float32FCNMaskHead': 'FCNMaskHead', 'Float32FCNHead': 'FCNHead', 'FastUPerHead': 'UPerHead',
     'LayerDecayOptimWrapperConstructor': 'LearningRateDecayOptimizerConstructor',
     'FastLoadAnnotations': 'LoadAnnotations', 'FastRandomFlip': 'RandomFlip', 'FastRandomCrop': 'RandomCrop',
     'FastPhotoMetricDistortion': 'PhotoMetricDistortion',

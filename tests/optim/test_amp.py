@@ -1,5 +1,6 @@
 """The mixed-precision wrapper: which type it computes in on each machine, when it scales losses, what it saves."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from convnext_dense.engine.runner import DenseRunner
+from convnext_dense.engine.training_watch import WatchTrainingHook
 from convnext_dense.errors import UserError
 from convnext_dense.optim import MixedPrecisionOptimWrapper
 from convnext_dense.optim.amp import for_this_machine
@@ -117,6 +120,28 @@ def test_a_config_is_served_by_the_wrapper_for_the_machine(device, wrapper_type,
 def test_a_built_wrapper_stays():
     wrapper = build(linear(), dtype='bfloat16')
     assert for_this_machine(wrapper) is wrapper
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_the_runner_takes_it(device, machine):
+    machine(device)
+    runner = DenseRunner.__new__(DenseRunner)
+    runner.model = linear()
+    wrapper = runner.build_optim_wrapper(ConfigDict(
+        type='AmpOptimWrapper', dtype='bfloat16', optimizer=dict(type='SGD', lr=0.1)))
+    assert type(wrapper) is MixedPrecisionOptimWrapper and not wrapper.loss_scaler.is_enabled()
+
+
+@pytest.mark.parametrize('dtype, patience', [('bfloat16', 1), ('float16', 20)])
+def test_a_loss_that_is_not_finite_ends_bf16_training_at_once(dtype, patience, machine, tmp_path):
+    """In fp16 the scaler may overflow for some iterations."""
+    machine('cuda')
+    runner = SimpleNamespace(optim_wrapper=build(linear(), dtype=dtype), iter=0, max_iters=100, work_dir=str(tmp_path))
+    hook = WatchTrainingHook(patience=20)
+    for _ in range(patience - 1):
+        hook.after_train_iter(runner, 0, {}, dict(loss=torch.tensor(float('inf'))))
+    with pytest.raises(UserError, match='the loss is inf, which is not finite'):
+        hook.after_train_iter(runner, 0, {}, dict(loss=torch.tensor(float('inf'))))
 
 
 @pytest.mark.parametrize('kwargs, words', [
