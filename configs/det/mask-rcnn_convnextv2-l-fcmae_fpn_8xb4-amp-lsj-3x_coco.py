@@ -1,0 +1,6 @@
+# Published: 54.4 box AP, 47.7 mask AP (V2 paper, table 6). Drop path was swept, 0.2 to 0.5: the largest, as for V1-L.
+_base_ = './mask-rcnn_convnextv2-b-fcmae_fpn_8xb4-amp-lsj-3x_coco.py'
+
+model = dict(
+    backbone=dict(arch='large', drop_path_rate=0.5, init_cfg=dict(checkpoint='convnextv2_large_fcmae')),
+    neck=dict(in_channels=[192, 384, 768, 1536]))
