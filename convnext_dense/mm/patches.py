@@ -29,6 +29,7 @@ SUBCLASSES = {
         ('METRICS', 'convnext_dense.evaluation.iou_metric'),
         ('MODELS', 'convnext_dense.inference.slide'),
         ('MODELS', 'convnext_dense.segmentation.float32_loss'),
+        ('MODELS', 'convnext_dense.segmentation.uper_head'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.seg'),
     ],
 }

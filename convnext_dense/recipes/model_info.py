@@ -52,14 +52,16 @@ def model_info(cfg: Config, shape: tuple[int, int] | None = None) -> dict:
 
     Counted are convolutions and matrix products. Detection: one image through backbone, neck and dense heads,
     plus 1000 RoIs through every box head and 100 RoIs through every mask head. Segmentation: backbone, neck and
-    decode head; an auxiliary head trains only, so its MACs are 0.
+    decode head; an auxiliary head trains only, so its MACs are 0. ``flops`` are those of the model's definition, which
+    papers publish; ``executed`` are those that this package's code computes for the same results (`FastUPerHead`).
 
     Args:
         cfg: a config with a `model`.
         shape: (width, height) of the input in pixels; default: `published_input`.
 
     Returns:
-        dict(input=[width, height], params=int, flops=int, parts={component: dict(params=int, flops=int)}).
+        dict(input=[width, height], params=int, flops=int, executed=int, parts={component: dict(params=int, flops=int,
+        executed=int)}).
 
     Raises:
         UserError: a model with other components than these, or a config that names no size.
@@ -71,20 +73,31 @@ def model_info(cfg: Config, shape: tuple[int, int] | None = None) -> dict:
                                                      and isinstance(part, nn.ModuleList)):
             raise UserError(f'{cfg.filename}: model_info cannot count {type(model).__name__}.{name}; it knows '
                             f'detectors and segmentors made of {", ".join(COMPONENTS)} with one decode head')
-    flops = {}
+    executed = count_parts(model, (width, height))
+    for module in model.modules():
+        if hasattr(module, 'fused'):
+            module.fused = False
+    flops = count_parts(model, (width, height))
+    params = {name: sum(p.numel() for p in part.parameters())
+              for name, part in [*model.named_children(), *roi_parts(model)] if name != 'roi_head'}
+    parts = {name: dict(params=number, flops=flops.get(name, 0), executed=executed.get(name, 0))
+             for name, number in params.items() if number}
+    return dict(input=[width, height], params=sum(p.numel() for p in model.parameters()), flops=sum(flops.values()),
+                executed=sum(executed.values()), parts=parts)
+
+
+def count_parts(model: nn.Module, shape: tuple[int, int]) -> dict[str, int]:
+    """Multiply-accumulates of every component of a model on the meta device."""
+    macs = {}
 
     def count(name: str, part: Callable, *inputs):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             output = part(*inputs)
-        flops[name] = flops.get(name, 0) + counter.get_total_flops() // 2  # torch counts a MAC as two operations
+        macs[name] = macs.get(name, 0) + counter.get_total_flops() // 2  # torch counts a MAC as two operations
         return output
 
-    run_parts(model, (width, height), count)
-    params = {name: sum(p.numel() for p in part.parameters())
-              for name, part in [*model.named_children(), *roi_parts(model)] if name != 'roi_head'}
-    parts = {name: dict(params=number, flops=flops.get(name, 0)) for name, number in params.items() if number}
-    return dict(input=[width, height], params=sum(p.numel() for p in model.parameters()), flops=sum(flops.values()),
-                parts=parts)
+    run_parts(model, shape, count)
+    return macs
 
 
 def run_parts(model: nn.Module, shape: tuple[int, int], call: Callable, images: int = 1, box_rois: int = BOX_ROIS,
@@ -158,9 +171,11 @@ def roi_features(extractor: nn.Module, rois: int) -> Tensor:
 
 def format_table(info: dict) -> str:
     """The result of `model_info` as text, one line per component."""
-    rows = [(name, part['params'], part['flops']) for name, part in info['parts'].items()]
-    rows.append(('total', info['params'], info['flops']))
+    rows = [(name, part['params'], part['flops'], part['executed']) for name, part in info['parts'].items()]
+    rows.append(('total', info['params'], info['flops'], info['executed']))
     width = max(len(name) for name, *_ in rows)
-    lines = [f'input {info["input"][0]}x{info["input"][1]}', f'{"":{width}}  params (M)  FLOPs (GMACs)']
-    lines += [f'{name:{width}}  {params / 1e6:10.2f}  {flops / 1e9:13.1f}' for name, params, flops in rows]
+    lines = [f'input {info["input"][0]}x{info["input"][1]}',
+             f'{"":{width}}  params (M)  FLOPs (GMACs)  executed (GMACs)']
+    lines += [f'{name:{width}}  {params / 1e6:10.2f}  {flops / 1e9:13.1f}  {executed / 1e9:16.1f}'
+              for name, params, flops, executed in rows]
     return '\n'.join(lines)

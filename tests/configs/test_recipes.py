@@ -66,6 +66,18 @@ def test_parameters_and_flops_are_the_published_ones(row):
     assert info['flops'] == sum(part['flops'] for part in info['parts'].values())
 
 
+def test_executed_products_of_upernet_are_those_at_the_levels_own_resolutions():
+    """At 2048x512 the 3x3 convolutions see levels of 512x128 to 64x16 and pools of 1, 2, 3 and 6 cells squared."""
+    info = facts('upernet_convnext-t-in1k_ade20k-512x512').info
+    full, last = 512 * 128, 64 * 16
+    fusing = 9 * 512 ** 2 * (3 * full - full / 4 - full / 16 - full / 64)
+    pooling = 9 * 512 ** 2 * (4 * last - (1 + 4 + 9 + 36))
+    interpolation = info['executed'] - (info['flops'] - fusing - pooling)
+    assert 0 < interpolation < 0.025 * info['flops']
+    detector = facts('mask-rcnn_convnext-t-in1k').info
+    assert detector['executed'] == detector['flops']
+
+
 @pytest.mark.parametrize('name', ['mask-rcnn_convnext-t-in1k', 'cascade-mask-rcnn_convnext-t-in1k',
                                   'upernet_convnext-t-in1k_ade20k-512x512'])
 def test_state_dict_is_that_of_the_official_checkpoint(name, official_keys):

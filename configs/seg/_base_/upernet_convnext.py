@@ -16,7 +16,7 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         init_cfg=dict(type='Pretrained')),
     decode_head=dict(
-        type='UPerHead',
+        type='FastUPerHead',
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
         channels=512,
