@@ -13,3 +13,9 @@ def few(values, shown: int = 5) -> str:
     values = sorted(values) if isinstance(values, (set, frozenset)) else list(values)
     text = ', '.join(map(str, values[:shown]))
     return (text + (f', ... ({len(values)} in all)' if len(values) > shown else '')) or 'none'
+
+
+def first_line(error: Exception | str, length: int = 160) -> str:
+    """The start of what an exception says, for a sentence: one line without control characters."""
+    line = (str(error).strip().splitlines() or [''])[0][:length]
+    return ''.join(each if each.isprintable() else '?' for each in line) or type(error).__name__

@@ -39,10 +39,13 @@ def class_dependent(model: nn.Module, misshaped: Mapping[str, tuple]) -> tuple[l
 def carry_over(theirs: Tensor, ours: Tensor, their_classes: Sequence[str], own_classes: Sequence[str]) -> Tensor:
     """``ours`` with the rows of ``theirs`` for every class that both have by name, and for the background.
 
+    Names are compared as `plain_name` gives them.
+
     Args:
         theirs: parameter of the file; its first dimension is k times its classes, or its classes and a background.
         ours: the same parameter of the model, as initialised.
     """
+    their_classes, own_classes = ([plain_name(each) for each in names] for names in (their_classes, own_classes))
     merged = ours.clone()
     for background in (0, 1):
         rows, rest = divmod(len(ours), len(own_classes) + background)
@@ -60,9 +63,23 @@ def carry_over(theirs: Tensor, ours: Tensor, their_classes: Sequence[str], own_c
 
 def classes_of(checkpoint: Mapping) -> tuple[str, ...]:
     """Class names that a detector's or segmentor's file records (mmengine's or mmdet 2's way), or none."""
-    meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else {}
-    names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or ()
-    return (names,) if isinstance(names, str) else tuple(names)
+    meta = meta_of(checkpoint)
+    dataset_meta = meta.get('dataset_meta')
+    names = (dataset_meta.get('classes') if isinstance(dataset_meta, Mapping) else None) or meta.get('CLASSES')
+    names = (names,) if isinstance(names, str) else names
+    known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if known else ()
+
+
+def plain_name(name: str) -> str:
+    """A class name as it is compared: without case, and with spaces for underscores and hyphens."""
+    return ' '.join(str(name).casefold().replace('_', ' ').replace('-', ' ').split())
+
+
+def meta_of(checkpoint: Mapping) -> Mapping:
+    """The record that a run's checkpoint keeps beside its weights; empty where there is none."""
+    meta = checkpoint.get('meta')
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def _solve(outputs: int, factor: int, background: int) -> int | None:

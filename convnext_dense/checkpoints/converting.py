@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..mm.fallbacks import print_log
+from ..utils.files import atomic_write
 from .formats import OFFICIAL, TIMM, TRANSFORMERS, TRANSFORMERS_HEAD, Source, dims_of, recognise
-from .loading import check_finite
+from .loading import check_finite, check_floats
 from .reading import find_state_dict, read_checkpoint
 from .report import grouped
 from .templates import Row
@@ -41,10 +42,12 @@ def convert_file(src: str | os.PathLike, dst: str | os.PathLike, to: str = 'offi
     """
     name, dst = os.fspath(src), Path(dst)
     result = convert(find_state_dict(read_checkpoint(src), name), name, to)
+    check_floats(result.source.backbone, name)
     check_finite(result.state, name)
     if to == 'transformers' and not dst.suffix:
         dst.mkdir(parents=True, exist_ok=True)
-        (dst / 'config.json').write_text(json.dumps(transformers_config(result.source), indent=2) + '\n')
+        with atomic_write(dst / 'config.json') as part:
+            part.write_text(json.dumps(transformers_config(result.source), indent=2) + '\n')
         dst = dst / 'model.safetensors'
     inner = None if to != 'official' else 'state_dict' if result.source.heads else 'model'
     write(result.state if inner is None or dst.suffix == '.safetensors' else {inner: result.state}, dst)
@@ -121,17 +124,16 @@ def write(content: dict, file: Path, meta: dict[str, str] | None = None) -> None
     """
     if not file.parent.is_dir():
         raise UserError(f'{file.parent} does not exist, so {file.name} cannot be written there: create it')
-    part = file.with_name(file.name + '.part')
-    if file.suffix == '.safetensors':
-        from safetensors.torch import save_file
-        # clones: safetensors refuses tensors that share memory, and wants them contiguous
-        save_file({key: tensor.detach().clone(memory_format=torch.contiguous_format)
-                   for key, tensor in content.items()}, part, metadata={'format': 'pt', **(meta or {})})
-    elif file.suffix in ('.pth', '.pt'):
-        torch.save(content, part)
-    else:
+    if file.suffix not in ('.pth', '.pt', '.safetensors'):
         raise UserError(f'{file} cannot be written: expected a name that ends in .pth, .pt or .safetensors')
-    os.replace(part, file)
+    with atomic_write(file) as part:
+        if file.suffix == '.safetensors':
+            from safetensors.torch import save_file
+            # clones: safetensors refuses tensors that share memory, and wants them contiguous
+            save_file({key: tensor.detach().clone(memory_format=torch.contiguous_format)
+                       for key, tensor in content.items()}, part, metadata={'format': 'pt', **(meta or {})})
+        else:
+            torch.save(content, part)
 
 
 def _write(rows: tuple[Row, ...], key: str, tensor: Tensor) -> tuple[str, Tensor] | None:

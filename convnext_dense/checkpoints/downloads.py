@@ -1,48 +1,54 @@
-"""Downloads: with a progress bar, cached, resumed, and never a partial file taken for a whole one."""
-import fcntl
+"""Downloads with a progress bar: cached, resumable, and never a partial file taken for a whole one."""
 import hashlib
 import http.client
 import json
 import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import torch
+from filelock import FileLock
 
-from ..errors import UserError
+from ..errors import UserError, first_line
+from ..utils.progress import progress_bar
 from . import zoo
 
 ATTEMPTS = 3
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 20
+MAX_NAME = 200  # characters of a cached file's name; file systems take 255 bytes, the temporary suffix included
 HASH_IN_NAME = re.compile(r'-([a-f0-9]{8,64})\.[a-z.]+$')  # torch.hub's convention: the first digits of the sha256
 HUB_FILES = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
 
 
 def cache_path(url: str) -> Path:
-    """Where the file of a URL belongs: torch.hub's folder, which timm and torchvision share.
+    """Path of a URL's file in torch.hub's cache folder, which timm and torchvision share.
 
-    Files of the zoo stand there under their own names. Names from elsewhere (``model.safetensors``) are not
-    unique, so their folder is the URL's hash.
+    Files of the zoo keep their names. Names from elsewhere (``model.safetensors``) are not unique, so they get a
+    folder named by the URL's hash.
     """
-    folder, name = Path(torch.hub.get_dir()) / 'checkpoints', Path(urlsplit(url).path).name or 'download'
+    folder, name = Path(torch.hub.get_dir()) / 'checkpoints', Path(urlsplit(url).path).name[-MAX_NAME:]
+    if name in ('', '..'):
+        name = 'download'
     return folder / name if zoo.knows(url) else folder / hashlib.sha256(url.encode()).hexdigest()[:10] / name
 
 
 def fetch(url: str) -> Path:
     """Path of the URL's file in the cache, downloaded first if it is not there.
 
-    Several processes may ask at once: one downloads, the others wait. An interrupted download goes on where it
+    Several processes may ask at once: one downloads, the others wait. An interrupted download continues where it
     stopped, also in a later run.
 
     Raises:
-        UserError: no network, an error of the server, a broken transfer, or a file with another hash than published.
+        UserError: a malformed URL, no network, an error of the server, a broken transfer, or a file with another hash
+            than published.
     """
+    check_url(url)
     file = cache_path(url)
     if not file.exists():
         try:
@@ -51,8 +57,18 @@ def fetch(url: str) -> Path:
         except OSError as error:
             raise UserError(f'cannot download {url} ({_reason(error)}): put the file at {file} by hand, '
                             'or try again with a network') from error
-    _check_hash(file)
     return file
+
+
+def check_url(url: str) -> None:
+    """Raise UserError unless a URL has a host and consists of characters that a URL can have."""
+    try:
+        parts = urlsplit(url)
+        valid = bool(parts.hostname and parts.hostname.encode('idna')) and parts.port != 0
+    except ValueError:  # brackets, ports that are no number, empty or overlong labels
+        valid = False
+    if not valid or not url.isascii() or not url.isprintable() or ' ' in url:
+        raise UserError(f'{url[:200]!r} is no valid URL: expected https://host/path, other characters percent-encoded')
 
 
 def fetch_from_hub(repository: str) -> Path:
@@ -81,7 +97,7 @@ def fetch_from_hub(repository: str) -> Path:
             options['local_files_only'] = True
         except hub.errors.EntryNotFoundError:
             continue
-        except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
+        except (hub.errors.HfHubHTTPError, OSError, ValueError, KeyError, AttributeError) as error:  # malformed index
             raise UserError(f'cannot get hf-hub:{repository} ({_reason(error)}): check the name, log in with '
                             'hf auth login if it is gated, or download it by hand and give the path') from error
     where = 'the hub cannot be reached and its cache has' if options['local_files_only'] else 'the repository has'
@@ -99,37 +115,31 @@ def sha256(file: Path) -> str:
 
 
 def _download(url: str, file: Path) -> None:
-    part = file.with_name(file.name + '.part')
-    while True:
-        with open(part, 'ab') as out:
-            fcntl.flock(out, fcntl.LOCK_EX)  # held until the file is closed; other processes wait here
-            if file.exists():
-                _remove_if_same(part, out)
-                return
-            if not part.exists() or part.stat().st_ino != os.fstat(out.fileno()).st_ino:
-                continue  # another process has finished or given up with the file that we opened
-            for attempt in range(ATTEMPTS):
-                try:
-                    _transfer(url, out)
-                    break
-                except urllib.error.HTTPError:
-                    raise  # the server's answer will not change
-                except OSError:
-                    if attempt == ATTEMPTS - 1:
-                        raise
-                    time.sleep(attempt)
-            out.flush()
-            os.fsync(out.fileno())
+    part, lock = (file.with_name(file.name + suffix) for suffix in ('.part', '.lock'))
+    with FileLock(lock):
+        if not file.exists():  # else another process downloaded it while this one waited
+            with open(part, 'ab') as out:
+                _transfer_with_retries(url, out)
+                out.flush()
+                os.fsync(out.fileno())
+            _check_hash(part, file.name)
             os.replace(part, file)
-            return
+        lock.unlink(missing_ok=True)  # whoever still waits for it finds the file
 
 
-def _remove_if_same(part: Path, out) -> None:
-    if part.exists() and part.stat().st_ino == os.fstat(out.fileno()).st_ino:
-        part.unlink()
+def _transfer_with_retries(url: str, out: BinaryIO) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            return _transfer(url, out)
+        except urllib.error.HTTPError:
+            raise  # the server's answer will not change
+        except OSError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(attempt)
 
 
-def _transfer(url: str, out) -> None:
+def _transfer(url: str, out: BinaryIO) -> None:
     """Append the missing bytes to ``out``; OSError if the connection ends before the announced length."""
     have = os.fstat(out.fileno()).st_size
     request = urllib.request.Request(url, headers={'User-Agent': 'convnext-dense'})
@@ -138,73 +148,51 @@ def _transfer(url: str, out) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing after what we have, or another file by now: start anew
+        if error.code == 416 and have:  # nothing after what we have, or another file by now: start again
             out.truncate(0)
             return _transfer(url, out)
         raise
+    except (http.client.HTTPException, ValueError) as error:  # no HTTP, or a redirection to a malformed URL
+        raise OSError(f'the answer of the server is malformed: {_reason(error)}') from error
     with response:
         if have and not (response.status == 206
                          and response.headers.get('Content-Range', '').startswith(f'bytes {have}-')):
             out.truncate(0)  # the server sends the whole file again
             have = 0
-        length = response.headers.get('Content-Length')
-        chunked = response.headers.get('Transfer-Encoding', '') == 'chunked'
-        if length is None and not chunked:
-            raise OSError('the server does not say how long the file is, so a broken transfer could not be told')
-        total = None if length is None else have + int(length)
-        progress = Progress(Path(urlsplit(url).path).name, have, total)
-        try:
-            while block := response.read(CHUNK):
-                out.write(block)
-                have += len(block)
-                progress.show(have)
-        except http.client.HTTPException as error:
-            raise OSError(f'the connection broke after {have} bytes') from error
-        finally:
-            out.flush()
-            progress.end()
+        total = _total(response, have)
+        with progress_bar(Path(urlsplit(url).path).name, total, 'B', unit_scale=True, initial=have) as bar:
+            try:
+                while block := response.read(CHUNK):
+                    out.write(block)
+                    have += len(block)
+                    bar.update(len(block))
+            except (http.client.HTTPException, ValueError) as error:
+                raise OSError(f'the connection broke after {have} bytes') from error
+            finally:
+                out.flush()
     if total is not None and have != total:
-        raise OSError(f'the connection ended after {have} of {total} bytes; the next attempt goes on from there')
+        raise OSError(f'the connection ended after {have} of {total} bytes; the next attempt continues from there')
 
 
-def _check_hash(file: Path) -> None:
-    published = HASH_IN_NAME.search(file.name)
-    if published and not sha256(file).startswith(published[1]):
-        file.unlink()
-        raise UserError(f'{file} does not have the hash {published[1]} that its name publishes: it was damaged or '
-                        'replaced on the way and has been removed; download it again')
+def _total(response: http.client.HTTPResponse, have: int) -> int | None:
+    """Bytes of the whole file, ``have`` of which are there; None for a chunked answer, which marks its own end."""
+    length = response.headers.get('Content-Length')
+    if length is None:
+        if response.headers.get('Transfer-Encoding', '').lower() == 'chunked':
+            return None
+        raise OSError('the server does not send the length of the file, so a broken transfer could not be detected')
+    if not re.fullmatch('[0-9]{1,18}', length):
+        raise OSError(f'the server sends the malformed Content-Length {length[:40]!r}')
+    return have + int(length)
+
+
+def _check_hash(part: Path, name: str) -> None:
+    published = HASH_IN_NAME.search(name)
+    if published and not sha256(part).startswith(published[1]):
+        part.unlink()
+        raise UserError(f'the file downloaded as {name} does not have the hash {published[1]} of its name: it was '
+                        'damaged or replaced on the way and is not kept; download it again')
 
 
 def _reason(error: Exception) -> str:
-    reason = getattr(error, 'reason', None) or error
-    return (str(reason) or type(error).__name__).splitlines()[0][:200]
-
-
-class Progress:
-    """One line on a terminal's stderr; nothing where stderr is no terminal.
-
-    Args:
-        name: of the file.
-        start: bytes that were there before.
-        total: bytes of the whole file, None if unknown.
-    """
-
-    def __init__(self, name: str, start: int, total: int | None):
-        self.name, self.start, self.total = name, start, total
-        self.began = self.shown = time.monotonic()
-
-    def show(self, have: int) -> None:
-        """Redraw for ``have`` bytes, at most five times a second."""
-        now = time.monotonic()
-        if not sys.stderr.isatty() or now - self.shown < 0.2 and have != self.total:
-            return
-        self.shown = now
-        speed = (have - self.start) / max(now - self.began, 1e-6) / 1e6
-        done = 1.0 if not self.total else have / self.total
-        bar = '' if self.total is None else f'{"#" * int(20 * done):20} {done:4.0%} of '
-        sys.stderr.write(f'\r{self.name} {bar}{(self.total or have) / 1e6:.1f} MB, {speed:.1f} MB/s')
-
-    def end(self) -> None:
-        """Finish the line."""
-        if sys.stderr.isatty():
-            sys.stderr.write('\n')
+    return first_line(getattr(error, 'reason', None) or error, 200)

@@ -258,7 +258,7 @@ def dims_of(backbone: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int,
     for key, tensor in backbone.items():
         if values := row.match(key):
             blocks.setdefault(values['s'], set()).add(int(values['b']))
-            dims[values['s']] = tensor.shape[0]
+            dims[values['s']] = tensor.shape[0] if tensor.dim() else 0
     version = 'V2' if any('.grn.' in key for key in backbone) else 'V1'
     stages = sorted(blocks)
     return tuple(max(blocks[s]) + 1 for s in stages), tuple(dims[s] for s in stages), version

@@ -2,7 +2,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..mm.fallbacks import print_log, unwrap_model
-from .classes import carry_over, class_dependent, classes_of
+from .classes import carry_over, class_dependent, classes_of, plain_name
 from .formats import FORMATS, OFFICIAL, Source, detect, dims_of, recognise
 from .reading import find_state_dict, read_checkpoint
 from .report import Mismatch, explain, grouped
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # 8-bit floats need scales beside them
 _STAGE_ROWS = [row.ours for row in OFFICIAL if row.ours is not None and row.ours.text.startswith(('stages', 'downs'))]
 _OUTPUT_NORM = next(row.ours for row in OFFICIAL if row.ours is not None and row.ours.text == 'norm{s}.{p}')
 
@@ -23,15 +24,16 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, prefix: str | Non
                     complete: bool = False) -> dict:
     """Load published or own weights into a model; their format is recognised.
 
-    Every backbone parameter that the file's format can supply must be there with the right shape. Expected to stay
-    as initialised: output norms that the file does not have, heads of another task, and, when the number of
-    classes differs, exactly the layers that depend on it. One log line says what was fresh and what was dropped.
+    Every backbone parameter that the file's format can supply must be there with the right shape. Missing keys are
+    allowed, and kept at initialisation, for output norms that the file does not have, heads of another task, and,
+    when the number of classes differs, exactly the layers that depend on it. One log line lists missing and unused
+    keys.
 
     Args:
         model: our backbone, or a detector or segmentor with it.
         path: whatever `read_checkpoint` accepts.
         prefix: take only the backbone under this prefix of the file; not needed unless a file holds several.
-        complete: nothing may stay as initialised (evaluation).
+        complete: no missing keys are allowed (evaluation).
 
     Returns:
         The checkpoint as read, with ``state_dict`` in the model's own names.
@@ -45,14 +47,19 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, prefix: str | Non
 
 
 def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str | None = None,
-                   complete: bool = False, classes: Sequence[str] = ()) -> dict:
+                   complete: bool = False, classes: Sequence[str] = (),
+                   class_layers: Callable[[], Collection[str]] | None = None) -> dict:
     """The checkpoint with a ``state_dict`` that has exactly the model's names and shapes; the model is not touched.
 
-    What stays as initialised has the model's present values; in class-dependent layers, classes that the file has
-    under the same name keep its weights. Arguments and errors as for `load_checkpoint`.
+    Missing keys have the model's present values. In class-dependent layers, classes that file and model have under
+    the same name keep the file's weights, whatever their order and number. Other arguments and errors as for
+    `load_checkpoint`.
 
     Args:
-        classes: names of the model's classes, where they are known.
+        classes: names of the model's classes, where they are known; compared with those that the file records.
+            With ``complete`` they must be the same in the same order.
+        class_layers: returns the names of the class-dependent layers; called where file and model have the same
+            number of different classes, so that shapes do not show which layers these are.
     """
     target = unwrap_model(model).state_dict()
     own = recognise(target, type(model).__name__)
@@ -60,99 +67,133 @@ def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str
         raise UserError(f'{type(model).__name__} has a ConvNeXt with {own.format.name} names: only models with '
                         'convnext_dense.ConvNeXt as their backbone can be loaded here')
     source = recognise(find_state_dict(checkpoint, name), name, prefix)
-    fit = Fit()
-    match_backbone(source, own, fit)
-    match_heads(unwrap_model(model), source, own, fit)
+    plan = LoadPlan()
+    match_backbone(source, own, plan)
+    match_heads(unwrap_model(model), source, own, plan)
     if complete:
-        fit.mismatch.missing += fit.fresh + [key for key in target if key.rpartition('.')[0] in fit.remapped]
-    their_classes = classes_of(checkpoint)
-    if fit.classes == (len(their_classes), len(classes)):
-        fit.shared_classes = [each for each in classes if each in their_classes]
+        plan.mismatch.missing += plan.kept + [key for key in target if key.rpartition('.')[0] in plan.class_layers]
+    if plan.mismatch:
+        raise UserError(explain(name, source, own, plan.mismatch, complete))
+    match_classes(plan, name, classes_of(checkpoint), classes, complete, class_layers)
+    if plan.shared_classes:
         heads = {own.outer + key: tensor for key, tensor in source.heads.items()}
-        fit.matched |= {key: carry_over(heads[key], target[key], their_classes, classes) for key in heads
-                        if key.rpartition('.')[0] in fit.remapped}
-    check_finite(fit.matched, name)
-    if fit.mismatch:
-        raise UserError(explain(name, source, own, fit.mismatch, complete))
-    log_line(name, source, len(target), fit)
-    return {**checkpoint, 'state_dict': {**target, **fit.matched}}
+        plan.matched |= {key: carry_over(heads[key], target[key], classes_of(checkpoint), classes) for key in heads
+                         if key.rpartition('.')[0] in plan.class_layers}
+    check_finite(plan.matched, name)
+    log_line(name, source, len(target), plan)
+    return {**checkpoint, 'state_dict': {**target, **plan.matched}}
 
 
 @dataclass
-class Fit:
+class LoadPlan:
     """What comparing a file with a model found; all names are the model's.
 
     Attributes:
         matched: name -> tensor to load.
-        fresh: names that stay as initialised, as expected.
-        dropped: kind of what the file has and the model has no use for -> count.
+        kept: missing keys that are expected, and kept at initialisation.
+        unused: kind of keys that the model has no use for -> count.
         mismatch: what is wrong.
-        remapped: layers that stay as initialised since the number of classes differs.
-        classes: the numbers of classes of file and model, if they differ.
-        shared_classes: names of those whose weights are kept all the same.
+        class_layers: layers that depend on the classes, where file and model have different ones; kept at
+            initialisation but for `shared_classes`.
+        class_counts: the numbers of classes of file and model, where `class_layers` is not empty.
+        shared_classes: names of the classes whose weights are loaded all the same.
+        shares_heads: whether file and model have a head in common.
     """
 
     matched: dict[str, Tensor] = field(default_factory=dict)
-    fresh: list[str] = field(default_factory=list)
-    dropped: Counter = field(default_factory=Counter)
+    kept: list[str] = field(default_factory=list)
+    unused: Counter = field(default_factory=Counter)
     mismatch: Mismatch = field(default_factory=Mismatch)
-    remapped: list[str] = field(default_factory=list)
-    classes: tuple[int, int] | None = None
+    class_layers: list[str] = field(default_factory=list)
+    class_counts: tuple[int, int] | None = None
     shared_classes: list[str] = field(default_factory=list)
+    shares_heads: bool = False
 
 
-def match_backbone(source: Source, own: Source, fit: Fit) -> None:
+def match_backbone(source: Source, own: Source, plan: LoadPlan) -> None:
     """Compare the backbones of a file and a model, in official names."""
     stages = len(dims_of(own.backbone)[0])
-    fit.mismatch.unexpected += source.unexpected
-    fit.fresh += own.dropped  # of a model that is neither detector nor segmentor
+    plan.mismatch.unexpected += source.unexpected
+    plan.kept += own.dropped  # of a model that is neither detector nor segmentor
     if source.dropped:
-        fit.dropped[source.format.dropped] += len(source.dropped)
+        plan.unused[source.format.dropped] += len(source.dropped)
     for key, tensor in source.backbone.items():
         if key in own.backbone:
-            compare(own.prefix + key, tensor, own.backbone[key], fit.matched, fit.mismatch.misshaped)
+            compare(own.prefix + key, tensor, own.backbone[key], plan, plan.mismatch.misshaped)
         elif key.startswith(('norm.', 'head.')):
-            fit.dropped['classifier norm and head'] += 1
+            plan.unused['classifier norm and head'] += 1
         elif stage_of(key) is not None and stage_of(key) >= stages:
-            fit.dropped[f'stages after the last one of the model ({stages})'] += 1
+            plan.unused[f'stages after the last one of the model ({stages})'] += 1
         elif _OUTPUT_NORM.match(key):
-            fit.dropped['output norms that the model does not have'] += 1
+            plan.unused['output norms that the model does not have'] += 1
         else:
-            fit.mismatch.unexpected.append(key)
+            plan.mismatch.unexpected.append(key)
     norms = {values['s'] for key in source.backbone if (values := _OUTPUT_NORM.match(key))}
     whole = bool(units(source) & units(own))  # the output norms of a whole model belong to it
     for key in (key for key in own.backbone if key not in source.backbone):
         values = _OUTPUT_NORM.match(key)
         supplied = whole or values is None or values['s'] in norms
-        (fit.mismatch.missing if supplied else fit.fresh).append(own.prefix + key)
+        (plan.mismatch.missing if supplied else plan.kept).append(own.prefix + key)
 
 
-def match_heads(model: nn.Module, source: Source, own: Source, fit: Fit) -> None:
+def match_heads(model: nn.Module, source: Source, own: Source, plan: LoadPlan) -> None:
     """Compare what is around the backbones; units that only one side has are of another task."""
     shared, misshaped = units(source) & units(own), {}
+    plan.shares_heads = bool(shared)
     for key, tensor in source.heads.items():
         if unit(key) not in shared:
-            fit.dropped['heads of another task'] += 1
+            plan.unused['heads of another task'] += 1
         elif key not in own.heads:
-            fit.mismatch.unexpected.append(own.outer + key)
+            plan.mismatch.unexpected.append(own.outer + key)
         else:
-            compare(own.outer + key, tensor, own.heads[key], fit.matched, misshaped)
+            compare(own.outer + key, tensor, own.heads[key], plan, misshaped)
     for key in own.heads:
         if unit(key) not in shared:
-            fit.fresh.append(own.outer + key)
+            plan.kept.append(own.outer + key)
         elif key not in source.heads and not key.endswith('num_batches_tracked'):
-            fit.mismatch.missing.append(own.outer + key)
-    fit.remapped, fit.classes = class_dependent(model, misshaped)
-    fit.mismatch.misshaped |= {key: shapes for key, shapes in misshaped.items()
-                               if key.rpartition('.')[0] not in fit.remapped}
+            plan.mismatch.missing.append(own.outer + key)
+    plan.class_layers, plan.class_counts = class_dependent(model, misshaped)
+    plan.mismatch.misshaped |= {key: shapes for key, shapes in misshaped.items()
+                                if key.rpartition('.')[0] not in plan.class_layers}
 
 
-def compare(key: str, theirs: Tensor, ours: Tensor, matched: dict[str, Tensor], misshaped: dict[str, tuple]) -> None:
-    """File ``theirs`` under ``matched``, or both shapes under ``misshaped``."""
-    if theirs.shape == ours.shape:
-        matched[key] = theirs
-    else:
+def match_classes(plan: LoadPlan, name: str, theirs: Sequence[str], ours: Sequence[str], complete: bool,
+                  class_layers: Callable[[], Collection[str]] | None) -> None:
+    """Compare class names, as far as both sides' are known; ``plan`` then says whose weights are loaded."""
+    theirs, ours = ([plain_name(each) for each in names] for names in (theirs, ours))
+    if plan.class_layers:
+        if plan.class_counts == (len(theirs), len(ours)):
+            plan.shared_classes = [each for each in ours if each in theirs]
+        return
+    if not plan.shares_heads or len(theirs) != len(ours) or theirs == ours:
+        return
+    index = next(index for index, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+    kind = 'the same classes in another order' if sorted(theirs) == sorted(ours) else 'other classes'
+    found = f'{name} was trained for {kind}: class {index} is {theirs[index]!r} in the file and {ours[index]!r} in ' \
+            'the data set'
+    if complete:
+        raise UserError(f'{found}; give the data set the names of the file in their order (metainfo.classes), or '
+                        'train on the new ones with load_from')
+    plan.class_layers = [layer for layer in (class_layers() if class_layers else ())
+                         if any(key.rpartition('.')[0] == layer for key in plan.matched)]
+    if not plan.class_layers:
+        print_log(f'{found}; its layers for classes are loaded as they are, as a start', logger='current',
+                  level=logging.WARNING)
+        return
+    plan.class_counts = len(theirs), len(ours)
+    plan.shared_classes = [each for each in ours if each in theirs]
+    for key in [key for key in plan.matched if key.rpartition('.')[0] in plan.class_layers]:
+        del plan.matched[key]
+
+
+def compare(key: str, theirs: Tensor, ours: Tensor, plan: LoadPlan, misshaped: dict[str, tuple]) -> None:
+    """Enter ``theirs`` into ``plan.matched``, or both shapes into ``misshaped``, or both types as a mismatch."""
+    if theirs.shape != ours.shape:
         misshaped[key] = (tuple(theirs.shape), tuple(ours.shape))
+    elif (theirs.dtype in FLOATS) != (ours.dtype in FLOATS) or theirs.is_complex() != ours.is_complex():
+        plan.mismatch.mistyped[key] = (theirs.dtype, ours.dtype)
+    else:
+        plan.matched[key] = theirs
 
 
 def has_our_backbone(model: nn.Module) -> bool:
@@ -181,24 +222,33 @@ def stage_of(key: str) -> int | None:
 
 def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
     """Raise UserError if a tensor holds NaN or infinity."""
-    bad = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    bad = [key for key, tensor in tensors.items() if tensor.dtype in FLOATS and not torch.isfinite(tensor).all()]
     if bad:
         raise UserError(f'{name} has NaN or infinite values in {len(bad)} of {len(tensors)} parameters '
                         f'({grouped(bad)}): the run that wrote it had diverged; take an earlier checkpoint')
 
 
-def log_line(name: str, source: Source, total: int, fit: Fit) -> None:
-    """Say in one line what was loaded, what stayed as initialised, and what of the file was not used."""
+def check_floats(backbone: Mapping[str, Tensor], name: str) -> None:
+    """Raise UserError if a parameter of a backbone is not of a float type."""
+    for key, tensor in backbone.items():
+        if tensor.dtype not in FLOATS:
+            raise UserError(f'{name}: {key} is of type {tensor.dtype}, expected floats of 16 bits or more: take the '
+                            'float weights that it was made from')
+
+
+def log_line(name: str, source: Source, total: int, plan: LoadPlan) -> None:
+    """Log in one line what was loaded, which missing keys are kept at initialisation, and what was not used."""
     depths, dims, version = dims_of(source.backbone)
     parts = [f'{name}: {source.format.name} format, ConvNeXt {version}, depths {depths}, channels {dims}; '
-             f'{len(fit.matched)} of {total} tensors loaded']
-    if fit.fresh:
-        parts.append(f'{len(fit.fresh)} fresh ({grouped(fit.fresh)})')
-    if fit.remapped:
-        parts.append(f'reinitialised for {fit.classes[1]} classes instead of {fit.classes[0]}: '
-                     f'{", ".join(fit.remapped)}')
-    if fit.shared_classes:
-        parts.append(f'{len(fit.shared_classes)} of the same name keep theirs ({", ".join(fit.shared_classes[:8])})')
-    if fit.dropped:
-        parts.append('dropped ' + ', '.join(f'{count} ({kind})' for kind, count in fit.dropped.items()))
-    print_log('; '.join(parts), logger='current', level=logging.WARNING if fit.remapped else logging.INFO)
+             f'{len(plan.matched)} of {total} tensors loaded']
+    if plan.kept:
+        parts.append(f'{len(plan.kept)} missing keys, kept at initialisation ({grouped(plan.kept)})')
+    if plan.class_layers:
+        theirs, ours = plan.class_counts
+        change = f'{ours} other classes' if theirs == ours else f'{ours} classes instead of {theirs}'
+        parts.append(f'reinitialised for {change}: {", ".join(plan.class_layers)}')
+    if plan.shared_classes:
+        parts.append(f'{len(plan.shared_classes)} of the same name keep theirs ({", ".join(plan.shared_classes[:8])})')
+    if plan.unused:
+        parts.append('unused keys: ' + ', '.join(f'{count} ({kind})' for kind, count in plan.unused.items()))
+    print_log('; '.join(parts), logger='current', level=logging.WARNING if plan.class_layers else logging.INFO)

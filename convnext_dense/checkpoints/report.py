@@ -1,4 +1,4 @@
-"""One sentence for weights that do not fit: what is wrong, by prefix, and the likely cause."""
+"""The error message for weights that do not fit: what is wrong, by prefix, and the likely cause."""
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -8,14 +8,21 @@ from .formats import Source, dims_of
 
 @dataclass
 class Mismatch:
-    """What does not fit: names, and for ``misshaped`` name -> (shape in the file, shape in the model)."""
+    """What does not fit.
+
+    Attributes:
+        missing, unexpected: names.
+        misshaped: name -> (shape in the file, shape in the model).
+        mistyped: name -> (dtype in the file, dtype in the model).
+    """
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshaped: dict[str, tuple] = field(default_factory=dict)
+    mistyped: dict[str, tuple] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.misshaped)
+        return bool(self.missing or self.unexpected or self.misshaped or self.mistyped)
 
 
 def explain(name: str, source: Source, own: Source, mismatch: Mismatch, complete: bool) -> str:
@@ -28,8 +35,11 @@ def explain(name: str, source: Source, own: Source, mismatch: Mismatch, complete
     if mismatch.misshaped:
         key, (theirs, ours) = next(iter(mismatch.misshaped.items()))
         parts.append(f'{len(mismatch.misshaped)} with another shape ({grouped(mismatch.misshaped, True)}; {key} is '
-                     f'{theirs} '
-                     f'in the file and {ours} in the model)')
+                     f'{theirs} in the file and {ours} in the model)')
+    if mismatch.mistyped:
+        key, (theirs, ours) = next(iter(mismatch.mistyped.items()))
+        parts.append(f'{len(mismatch.mistyped)} with another type ({grouped(mismatch.mistyped, True)}; {key} is '
+                     f'{theirs} in the file and {ours} in the model)')
     return f'{name} does not fit the model, which is unchanged: {likely_cause(source, own, mismatch, complete)}; ' \
            f'{"; ".join(parts)}'
 
@@ -41,6 +51,8 @@ def likely_cause(source: Source, own: Source, mismatch: Mismatch, complete: bool
         wanted = 'True' if version == 'V2' else 'False'
         return f'the file is a ConvNeXt {version} ({size(depths, dims)}) and the model a {own_version} ' \
                f'({size(own_depths, own_dims)}): build the backbone with use_grn={wanted} or take {own_version} weights'
+    if mismatch.mistyped:
+        return 'the file holds numbers of another kind, as after quantisation: take the float weights it was made from'
     stages = min(len(depths), len(own_depths))
     if (depths[:stages], dims[:stages]) != (own_depths[:stages], own_dims[:stages]):
         return f'the file is a ConvNeXt of another size, {size(depths, dims)}, than the model, ' \
@@ -51,7 +63,7 @@ def likely_cause(source: Source, own: Source, mismatch: Mismatch, complete: bool
     layer_scale = [any(key.endswith('.gamma') and '.grn.' not in key for key in s.backbone) for s in (source, own)]
     if layer_scale[0] != layer_scale[1]:
         return f'the file has {"" if layer_scale[0] else "no "}layer scale (gamma) and the model ' \
-               f'{"has" if layer_scale[1] else "has not"}: set layer_scale_init_value'
+               f'{"has it" if layer_scale[1] else "has none"}: set layer_scale_init_value'
     stem = 'downsample_layers.0.0.weight'
     if own.prefix + stem in mismatch.misshaped:
         return 'the stems take other inputs: in_channels or stem_patch_size differ, or the file has an overlapping stem'

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 _STAGE = re.compile(r'(\d*)s(?:\+(\d+))?')
-_PATTERNS = {'b': r'(\d+)', 'j': r'(\d+)', 'p': r'(weight|bias)', 'rest': r'(.+)'}
+_NUMBER = '([0-9]{1,4})'
+_PATTERNS = {'b': _NUMBER, 'j': _NUMBER, 'p': r'(weight|bias)', 'rest': r'(.+)'}
 
 
 class Template:
@@ -29,7 +30,7 @@ class Template:
                 self.places.append((part, 1, 0))
             else:
                 factor, offset = _STAGE.fullmatch(part).groups()
-                pattern += r'(\d+)'
+                pattern += _NUMBER
                 self.places.append(('s', int(factor or 1), int(offset or 0)))
         self.pattern = re.compile(pattern)
         self.at_end = re.compile(r'(|.*?\.)' + pattern)
@@ -78,19 +79,25 @@ def _as_matrix(tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if tensor.dim() > 1 else tensor
 
 
+def _side(kernel: Tensor, dims: int) -> int | None:
+    """K of a kernel with K * K positions first; None for another shape, which is then reported as it is."""
+    side = round(kernel.shape[0] ** 0.5) if kernel.dim() == dims else 0
+    return side if side and side ** 2 == kernel.shape[0] else None
+
+
 def _sparse_depthwise(kernel: Tensor) -> Tensor:
-    if kernel.dim() != 2:
-        return kernel  # reported as mis-shaped
-    positions, channels = kernel.shape
-    size = round(positions ** 0.5)
+    size = _side(kernel, 2)
+    if size is None:
+        return kernel
+    channels = kernel.shape[1]
     return kernel.t().reshape(channels, 1, size, size).transpose(2, 3).contiguous()
 
 
 def _sparse_dense(kernel: Tensor) -> Tensor:
-    if kernel.dim() != 3:
-        return kernel  # reported as mis-shaped
-    positions, inputs, outputs = kernel.shape
-    size = round(positions ** 0.5)
+    size = _side(kernel, 3)
+    if size is None:
+        return kernel
+    _, inputs, outputs = kernel.shape
     return kernel.permute(2, 1, 0).reshape(outputs, inputs, size, size).transpose(2, 3).contiguous()
 
 

@@ -27,6 +27,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.seen.append((self.path, self.headers.get('Range')))
+        if server.raw is not None:
+            self.wfile.write(server.raw)
+            self.close_connection = True
+            return None
         content = server.files.get(self.path)
         if content is None:
             return self.send_error(404)
@@ -57,6 +61,7 @@ def server(tmp_path, monkeypatch):
     content = (tmp_path / 'weights.pth').read_bytes()
     running = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     running.seen, running.cut, running.ranges, running.says_length = [], [], True, True
+    running.raw = None
     running.content, running.root = content, f'http://127.0.0.1:{running.server_port}'
     running.url = running.root + '/weights.pth'
     running.files = {'/weights.pth': content}
@@ -94,7 +99,7 @@ def test_broken_transfer_is_resumed_in_a_later_run(server, tmp_path):
     with pytest.raises(UserError, match=f'ended after 1000 of {len(server.content)} bytes') as error:
         load_checkpoint(ConvNeXt(ARCH), server.url)
     assert server.url in str(error.value) and str(downloads.cache_path(server.url)) in str(error.value)
-    assert files_in(tmp_path / 'hub') == ['weights.pth.part']
+    assert files_in(tmp_path / 'hub') == ['weights.pth.lock', 'weights.pth.part']
     server.seen.clear()
     assert downloads.fetch(server.url).read_bytes() == server.content
     assert server.seen == [('/weights.pth', 'bytes=1000-')]
@@ -115,9 +120,9 @@ def test_part_of_a_longer_file_starts_anew(server):
 
 def test_length_must_be_known(server, tmp_path):
     server.says_length = False
-    with pytest.raises(UserError, match='does not say how long'):
+    with pytest.raises(UserError, match='does not send the length'):
         downloads.fetch(server.url)
-    assert files_in(tmp_path / 'hub') in ([], ['weights.pth.part'])
+    assert files_in(tmp_path / 'hub') in ([], ['weights.pth.lock', 'weights.pth.part'])
 
 
 def test_errors_of_the_server(server, tmp_path):
@@ -135,7 +140,7 @@ def test_published_hash(server, tmp_path):
     assert downloads.fetch(f'{server.root}/net-{right}.pth').read_bytes() == server.content
     with pytest.raises(UserError, match='does not have the hash deadbeef'):
         downloads.fetch(f'{server.root}/net-deadbeef.pth')
-    assert files_in(tmp_path / 'hub') == [f'net-{right}.pth']
+    assert [name for name in files_in(tmp_path / 'hub') if not name.endswith('.lock')] == [f'net-{right}.pth']
 
 
 def test_same_name_from_two_places_is_two_files(server):
@@ -190,15 +195,58 @@ def test_zoo_file_put_by_hand(server):
     assert server.seen == []
 
 
-def test_progress_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
-    bar = downloads.Progress('a.pth', 0, 2_000_000)
-    bar.shown = 0
-    bar.show(1_000_000)
-    bar.show(2_000_000)
-    bar.end()
-    shown = capsys.readouterr().err
-    assert '##########            50% of 2.0 MB' in shown and '100% of 2.0 MB' in shown and shown.endswith('\n')
+def test_progress_starts_at_what_is_there(server, capsys):
+    server.files = {'/big.bin': bytes(3 << 20)}
+    part = downloads.cache_path(server.root + '/big.bin').with_name('big.bin.part')
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(1 << 20))
+    assert downloads.fetch(server.root + '/big.bin').read_bytes() == bytes(3 << 20)
+    shown = capsys.readouterr().err.replace('\r', '\n').splitlines()
+    assert next(line for line in shown if line).startswith('big.bin 1.05M/3.15M') and '3.15M/3.15M' in shown[-1]
+
+
+def test_a_file_in_the_cache_is_not_read_to_check_its_hash(server, monkeypatch):
+    """It was checked when it was downloaded; loading reads it once."""
+    right = hashlib.sha256(server.content).hexdigest()[:8]
+    server.files = {f'/net-{right}.pth': server.content}
+    hashed = []
+    monkeypatch.setattr(downloads, 'sha256', lambda file, sha256=downloads.sha256: hashed.append(file) or sha256(file))
+    for _ in range(3):
+        read_checkpoint(f'{server.root}/net-{right}.pth')
+    assert len(hashed) == 1
+
+
+@pytest.mark.parametrize('url', [
+    'http://', 'http:///weights.pth', 'http://[::1/weights.pth', 'http://host:port/weights.pth', 'http://host:99999/a',
+    'http://a..b/weights.pth', f'http://{"a" * 300}/w.pth', 'http://host/two words.pth', 'http://host/\x00.pth',
+    'http://host/a\nHost: other', 'http://host/gewicht-ä.pth', 'https://.'])
+def test_malformed_url(url, server):
+    with pytest.raises(UserError, match='is no valid URL') as error:
+        read_checkpoint(url)
+    assert '\n' not in str(error.value) and server.seen == []
+
+
+@pytest.mark.parametrize('path', ['/..', '/a/../..', '/' + 'x' * 600 + '.pth', '/', '/%2e%2e', '/a;b?c#d'])
+def test_a_url_stays_in_its_folder(path, server, tmp_path):
+    server.files = dict.fromkeys([path, path.partition('#')[0]], server.content)
+    file = downloads.fetch(server.root + path)
+    assert file.read_bytes() == server.content
+    assert (tmp_path / 'hub/checkpoints') in file.resolve().parents
+
+
+@pytest.mark.parametrize('answer', [
+    b'', b'hello\r\n\r\n', b'HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc',
+    b'HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc',
+    b'HTTP/1.1 200 OK\r\nContent-Length: ' + b'9' * 50 + b'\r\n\r\n',
+    b'HTTP/1.1 abc OK\r\n\r\n', b'HTTP/1.1 200 OK\r\n' + b'X: ' + b'y' * 70000 + b'\r\n\r\n',
+    b'HTTP/1.1 200 OK\r\n' + b'X: y\r\n' * 200 + b'\r\n',
+    b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc', b'\xff\xfe\x00\r\n\r\n',
+    b'HTTP/1.1 302 Found\r\nLocation: http://[bad\r\n\r\n', b'HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n'])
+def test_malformed_answer(answer, server):
+    server.raw = answer
+    with pytest.raises(UserError, match='cannot download') as error:
+        read_checkpoint(server.url)
+    assert '\n' not in str(error.value) and not downloads.cache_path(server.url).exists()
 
 
 def test_hub_id_from_the_clients_own_cache(tmp_path):

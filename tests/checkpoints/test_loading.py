@@ -77,7 +77,7 @@ def test_half_an_output_norm(tmp_path):
     (dict(), dict(use_grn=True), 'the file is a ConvNeXt V1 .* and the model a V2 .*use_grn=False'),
     (dict(use_grn=True), dict(), 'the file is a ConvNeXt V2 .* and the model a V1 .*use_grn=True'),
     (dict(), dict(arch='atto'), r'another size, depths \(1, 1, 2, 1\).* than the model, atto: .*: set arch'),
-    (dict(), dict(layer_scale_init_value=0), 'the file has layer scale .* has not: set layer_scale_init_value'),
+    (dict(), dict(layer_scale_init_value=0), 'the file has layer scale .* has none: set layer_scale_init_value'),
     (dict(in_channels=4), dict(), 'in_channels or stem_patch_size differ'),
 ])
 def test_likely_cause(tmp_path, file, model, cause):
@@ -128,13 +128,14 @@ def test_init_cfg_goes_the_same_way(tmp_path):
         ConvNeXt('atto', init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
 
 
-def test_one_line_says_what_was_fresh_and_what_was_dropped(tmp_path, log):
+def test_one_line_lists_missing_and_unused_keys(tmp_path, log):
     load_checkpoint(Toy(), save(tmp_path, classifier()))
     line, = log
     assert 'official format, ConvNeXt V1, depths (1, 1, 2, 1)' in line
     heads = len(Toy().decode_head.state_dict())
-    assert f'{8 + heads} fresh (backbone.norm0: 2' in line and f'decode_head: {heads} as' in line
-    assert 'dropped 4 (classifier norm and head)' in line
+    assert f'{8 + heads} missing keys, kept at initialisation (backbone.norm0: 2' in line
+    assert f'decode_head: {heads} as' in line
+    assert 'unused keys: 4 (classifier norm and head)' in line
 
 
 def test_fewer_stages_drop_the_rest(tmp_path, log):
@@ -159,7 +160,7 @@ def test_another_number_of_classes(tmp_path, log):
 @pytest.mark.parametrize('meta', [dict(dataset_meta=dict(classes=('cat', 'person', 'dog'))),
                                   dict(CLASSES=('cat', 'person', 'dog'))])
 def test_classes_of_the_same_name_keep_their_weights(meta, log):
-    """Their rows, found by a loop over (class, row of the class), and the background's; all others are fresh."""
+    """Their rows, found by a loop over (class, row of the class), and the background's; all others are initialised."""
     names = ('horse', 'dog', 'tree', 'person', 'car')
     source, model = randomise(Toy(3)).state_dict(), Toy(5)
     fresh = model.state_dict()
@@ -181,6 +182,53 @@ def test_classes_of_the_same_name_keep_their_weights(meta, log):
     assert '2 of the same name keep theirs (dog, person)' in log[0]
 
 
+NAMES = ('horse', 'dog', 'tree', 'person', 'car')
+CLASS_LAYERS = ('decode_head.conv_seg', 'decode_head.fc_cls', 'decode_head.fc_reg')
+
+
+@pytest.mark.parametrize('theirs', [('car', 'dog', 'person', 'tree', 'horse'),
+                                    ('cat', 'DOG', 'sofa', 'person', 'horse')], ids=['reordered', 'others'])
+def test_the_same_number_of_other_classes_is_carried_over_by_name(theirs, log):
+    source, model = randomise(Toy(5)).state_dict(), Toy(5)
+    start, meta = model.state_dict(), dict(dataset_meta=dict(classes=theirs))
+    fitted = fit_checkpoint(model, dict(state_dict=source, meta=meta), 'file', classes=NAMES,
+                            class_layers=lambda: CLASS_LAYERS)['state_dict']
+    places = {name.lower(): index for index, name in enumerate(theirs)}
+    for layer, count in {'conv_seg': 1, 'fc_cls': 1, 'fc_reg': 4}.items():
+        for key in (f'decode_head.{layer}.weight', f'decode_head.{layer}.bias'):
+            for row in range(5 * count):
+                there = places.get(NAMES[row // count])
+                expected = start[key][row] if there is None else source[key][there * count + row % count]
+                assert torch.equal(fitted[key][row], expected), (key, row)
+    assert torch.equal(fitted['decode_head.fc_cls.bias'][5], source['decode_head.fc_cls.bias'][5])  # background
+    others = {key for key in source if key.rpartition('.')[0] not in CLASS_LAYERS}
+    assert all(torch.equal(fitted[key], source[key]) for key in others)
+    assert 'reinitialised for 5 other classes' in log[0] and 'of the same name keep theirs' in log[0]
+
+
+def test_other_classes_are_refused_in_evaluation():
+    model = Toy(5)
+    content = dict(state_dict=randomise(Toy(5)).state_dict())
+    for theirs, kind in ((NAMES[::-1], 'the same classes in another order'), ((*NAMES[:4], 'bus'), 'other classes')):
+        with pytest.raises(UserError, match=kind) as error:
+            fit_checkpoint(model, {**content, 'meta': dict(CLASSES=theirs)}, 'file', complete=True, classes=NAMES)
+        assert '\n' not in str(error.value) and ("'bus' in the file and 'car'" in str(error.value)) == ('bus' in theirs)
+    same = ('Horse', 'dog', 'TREE', ' person', 'car')
+    for classes in (same, (), ('one',)):  # spelt in another way, or not known
+        fit_checkpoint(model, {**content, 'meta': dict(CLASSES=classes)}, 'file', complete=True, classes=NAMES)
+    backbone = {f'backbone.{key}': value for key, value in model.backbone.state_dict().items()}
+    fit_checkpoint(model, dict(state_dict=backbone, meta=dict(CLASSES=NAMES[::-1])), 'file', classes=NAMES)
+
+
+@pytest.mark.parametrize('dtype', [torch.int64, torch.int8, torch.complex64, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize('key', ['backbone.stages.0.0.gamma', 'decode_head.conv_seg.weight'])
+def test_another_kind_of_numbers(tmp_path, dtype, key):
+    state = randomise(Toy()).state_dict()
+    state[key] = state[key].to(dtype)
+    message = error_of(Toy(), save(tmp_path, state, 'state_dict'))
+    assert f'{key} is {dtype} in the file and torch.float32 in the model' in message and 'another kind' in message
+
+
 def test_another_width_is_not_another_number_of_classes(tmp_path):
     state = randomise(Toy(7)).state_dict()
     state['decode_head.objectness.weight'] = torch.rand(4, 12)
@@ -188,13 +236,13 @@ def test_another_width_is_not_another_number_of_classes(tmp_path):
     assert 'decode_head.objectness.weight' in message and 'the heads differ' in message
 
 
-def test_another_task_keeps_its_fresh_heads(tmp_path, log):
+def test_heads_of_another_task_are_kept_at_initialisation(tmp_path, log):
     state = {f'backbone.{key}': value for key, value in randomise(ConvNeXt(ARCH)).state_dict().items()}
     detector = {**state, 'neck.convs.weight': torch.rand(3), 'roi_head.bbox_head.fc_cls.weight': torch.rand(3, 4)}
     model = Toy()
     load_checkpoint(model, save(tmp_path, detector, 'state_dict'))
     assert torch.equal(model.backbone.norm3.weight, state['backbone.norm3.weight'])
-    assert 'dropped 2 (heads of another task)' in log[0] and 'decode_head' in log[0]
+    assert 'unused keys: 2 (heads of another task)' in log[0] and 'decode_head' in log[0]
 
 
 def test_a_whole_model_brings_its_output_norms(tmp_path):
@@ -210,7 +258,7 @@ def test_a_detector_fills_a_backbone(tmp_path):
     assert all(torch.equal(value, source.backbone.state_dict()[key]) for key, value in model.state_dict().items())
 
 
-def test_complete_allows_nothing_fresh(tmp_path):
+def test_complete_allows_no_missing_keys(tmp_path):
     path = save(tmp_path, classifier())
     assert 'backbone without the heads' in error_of(Toy(), path, complete=True)
     path = save(tmp_path, randomise(Toy(7)).state_dict(), 'state_dict')

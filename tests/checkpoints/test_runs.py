@@ -85,6 +85,16 @@ def test_training_may_start_from_a_classifier(tmp_path, ema):
                for key, value in state.items() if not key.startswith('head'))
 
 
+@pytest.mark.parametrize('classes, kind', [(('b', 'a'), 'another order'), (('a', 'c'), 'other classes')])
+def test_a_run_on_other_classes_is_not_tested_or_resumed(tmp_path, classes, kind):
+    torch.save(dict(state_dict=Toy(2).state_dict(), meta=dict(dataset_meta=dict(classes=classes))), tmp_path / 'a.pth')
+    file = str(tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=kind):
+        runner(tmp_path / 'test', Toy(2), test=True, load_from=file).test()
+    with pytest.raises(UserError, match=kind):
+        runner(tmp_path / 'resume', Toy(2), load_from=file, resume=True).train()
+
+
 def test_resuming_needs_every_weight(run, tmp_path):
     checkpoint = read_checkpoint(run / 'epoch_1.pth')
     del checkpoint['state_dict']['decode_head.shared.bias']
