@@ -190,7 +190,7 @@ def compare(key: str, theirs: Tensor, ours: Tensor, plan: LoadPlan, misshaped: d
     """Enter ``theirs`` into ``plan.matched``, or both shapes into ``misshaped``, or both types as a mismatch."""
     if theirs.shape != ours.shape:
         misshaped[key] = (tuple(theirs.shape), tuple(ours.shape))
-    elif (theirs.dtype in FLOATS) != (ours.dtype in FLOATS) or theirs.is_complex() != ours.is_complex():
+    elif theirs.dtype not in FLOATS and ours.dtype in FLOATS or theirs.is_complex():
         plan.mismatch.mistyped[key] = (theirs.dtype, ours.dtype)
     else:
         plan.matched[key] = theirs

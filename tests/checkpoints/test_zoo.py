@@ -5,6 +5,7 @@ import pytest
 
 from convnext_dense.checkpoints import zoo
 from convnext_dense.errors import UserError
+from convnext_dense.recipes.metafile import load_recipes
 
 
 def test_table_is_the_reference(reference_dir):
@@ -32,9 +33,8 @@ def test_recipes_start_from_the_names_of_their_published_weights(reference_dir, 
     from mmengine.config import Config
     recipes = json.loads((reference_dir / 'published_recipes.json').read_text())
     expected = sorted(recipe['pretrained_url'] for recipe in recipes)
-    used = []
-    for file in repo_root.glob('configs/*/*convnext-*-in*.py'):
-        used.append(zoo.find(Config.fromfile(file).model.backbone.init_cfg.checkpoint).url)
+    used = [zoo.find(Config.fromfile(repo_root / recipe.config).model.backbone.init_cfg.checkpoint).url
+            for recipe in load_recipes() if recipe.published]
     assert sorted(used) == expected
 
 
