@@ -18,6 +18,7 @@ if environment.installed('mmengine'):
     from .engine.loading import load_in_runner
 
     patches.resolve_configs(OWN_PREFIX, find_config)
+    patches.escape_dumped_configs()
     patches.load_safely(read_checkpoint)
     patches.load_strictly(loading.has_our_backbone, load_in_runner)
 

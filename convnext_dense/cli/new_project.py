@@ -1,7 +1,7 @@
-"""Write a config for your own data (a folder that tools/convert_dataset.py made), fitted to it and to this machine."""
+"""Write a config for your own data (a folder that tools/convert_dataset.py wrote), fitted to it and to this machine."""
 import argparse
 
-from ..projects.choose import BASES, STARTS, plan, write_project
+from ..projects.choose import BASES, STARTS, plan_project, write_project
 from .running import tool_line
 
 
@@ -9,24 +9,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', help='new folder for config.py and, later, the run')
     parser.add_argument('--data', required=True, help='converted data set: the folder with dataset.json')
-    parser.add_argument('--task', choices=['det', 'seg'], help='(default: what the data is for)')
+    parser.add_argument('--task', choices=['det', 'seg'], help='default: the task of the data')
     parser.add_argument('--arch', choices=list(BASES['det']), help='backbone size (default: tiny; atto without a GPU)')
-    parser.add_argument('--start', metavar='WEIGHTS', help=f'{", ".join(STARTS)} or a checkpoint file: a published '
-                        'detector or segmentor, a published classifier, nothing (default: published; atto: imagenet)')
-    parser.add_argument('--image-size', type=int, metavar='PIXELS', help='short side of the input (default: from data)')
-    parser.add_argument('--batch-size', type=int, help='images a step on one device (default: from the free memory)')
+    parser.add_argument('--start', metavar='WEIGHTS', help=f'initial weights: {", ".join(STARTS)} (a published '
+                        'detector or segmentor, a published classifier, none) or a checkpoint file (default: '
+                        'published; atto: imagenet)')
+    parser.add_argument('--image-size', type=int, metavar='PIXELS',
+                        help='short side of the input (default: from the data)')
+    parser.add_argument('--batch-size', type=int, help='images per step on one device (default: from the free memory)')
     parser.add_argument('--epochs', type=int, help='passes over the training images (default: from their number)')
-    parser.add_argument('--device', choices=['cuda', 'cpu'], help='where it will be trained (default: what is here)')
+    parser.add_argument('--device', choices=['cuda', 'cpu'], help='device to train on (default: a GPU if there is one)')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    chosen = plan(args.data, args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
-                  args.device)
+    chosen = plan_project(args.data, args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
+                          args.device)
     file = write_project(args.folder, chosen)
     print(f'{file}: ConvNeXt {chosen.arch} from {chosen.start}, {len(chosen.info.classes)} class(es), input side '
-          f'{chosen.short}, {chosen.batch} images a step, {chosen.epochs} epochs = {chosen.iterations} steps')
+          f'{chosen.short}, {chosen.batch} images per step, {chosen.epochs} epochs = {chosen.iterations} steps')
     print('Next:')
     print(f'  {tool_line("check_dataset", file)}')
     print(f'  {tool_line("train", file)}')

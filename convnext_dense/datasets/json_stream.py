@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..errors import UserError
 
 CHUNK = 2**20  # characters read at a time
-_BLANKS = re.compile(r'[\s,:]*')  # also what stands between elements
+_BLANKS = re.compile(r'[\s,:]*')  # also what separates elements
 _scan = json.JSONDecoder().raw_decode
 
 
@@ -18,7 +18,7 @@ class Element(NamedTuple):
     Args:
         key: the top-level key.
         value: parsed.
-        offset, length: where the element's text is in the file, in bytes.
+        offset, length: of the element's text in the file, in bytes.
     """
     key: str
     value: object
@@ -27,10 +27,10 @@ class Element(NamedTuple):
 
 
 def stream_json(path) -> Iterator[Element]:
-    """Yield the values of a json object one at a time; lists are taken apart.
+    """Yield the values of a json object one at a time; of a list, its elements. An empty list yields nothing.
 
-    An empty list yields nothing. Raises:
-        UserError: the file cannot be read, or is no json object.
+    Raises:
+        UserError: the file cannot be read, is no json object, or is nested too deep for Python's parser (about 1000).
     """
     try:
         with open(path, encoding='latin-1', newline='') as file:  # one character is one byte, so offsets are true
@@ -38,7 +38,8 @@ def stream_json(path) -> Iterator[Element]:
     except OSError as error:
         raise UserError(f'annotations {path} cannot be read: {error.strerror}') from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} could not be read as JSON ({error}): it is damaged or cut off; write or download it '
+        reason = 'nested too deep' if isinstance(error, RecursionError) else error
+        raise UserError(f'{path} could not be read as JSON ({reason}): it is damaged or cut off; write or download it '
                         'again') from None
 
 
@@ -50,7 +51,9 @@ def read_element(path, offset: int, length: int) -> object:
 
 
 def looks_like_coco(path: Path) -> bool:
-    """Whether a json file has COCO's `images` and `annotations`; reads text, not json."""
+    """Whether a json file has COCO's `images` and `annotations`; searches its text, without parsing it."""
+    if not path.is_file():
+        return False
     wanted = {b'"images"', b'"annotations"'}
     tail = b''
     with open(path, 'rb') as file:
@@ -61,7 +64,7 @@ def looks_like_coco(path: Path) -> bool:
 
 
 class _Reader:
-    """A window on the file: `text[at:]` is what is still to be parsed, `before` the characters dropped so far."""
+    """A window on the file: `text[at:]` is still to be parsed, `before` counts the characters dropped so far."""
 
     def __init__(self, file):
         self.file, self.text, self.at, self.before, self.ended = file, '', 0, 0, False
@@ -70,6 +73,8 @@ class _Reader:
         self._expect('{')
         while self._peek() != '}':
             key = self._value()[0]
+            if not isinstance(key, str):
+                raise ValueError(f'expected a key at character {self.before + self.at}')
             if self._peek() == '[':
                 self.at += 1
                 while self._peek() != ']':
@@ -86,7 +91,7 @@ class _Reader:
         while True:
             try:
                 value, end = _scan(self.text, self.at)
-                if end < len(self.text) or self.ended:  # a number at the end of the window may go on
+                if end < len(self.text) or self.ended:  # a number at the end of the window may be longer
                     break
             except json.JSONDecodeError as error:
                 if self.ended:
@@ -102,7 +107,7 @@ class _Reader:
         self.at += 1
 
     def _peek(self, optional: bool = False) -> str:
-        """The next character that is no blank; '' at the end if that is `optional`."""
+        """The next character that is not blank; '' at the end if `optional`."""
         while True:
             self.at = _BLANKS.match(self.text, self.at).end()
             if self.at < len(self.text):

@@ -139,6 +139,19 @@ def resolve_configs(own_prefix: str, find_config: Callable[[str], Path]) -> None
     Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
+def escape_dumped_configs() -> None:
+    """Have a config that mmengine dumps read back as it was, whatever its strings hold.
+
+    `Config.fromfile` replaces `{{$NAME:default}}` and the like anywhere in a file's text, with what may then be code,
+    and `Config.dump` writes strings as they are: a class name could so run code when a run's config is read again.
+    """
+    if not _first('escape_dumped_configs'):
+        return
+    from mmengine.config import Config
+    stock = Config.pretty_text.fget
+    Config.pretty_text = property(lambda self: stock(self).replace('{{', r'\x7b\x7b'))  # it has them in strings only
+
+
 def register_subclasses() -> None:
     """Have mmdet's and mmseg's registries import our subclasses of their classes when first used, not before.
 

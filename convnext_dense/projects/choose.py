@@ -1,5 +1,4 @@
 """From a converted data set to a small, readable config for it: what tools/new_project.py writes."""
-import json
 import math
 import os
 from dataclasses import replace
@@ -8,37 +7,49 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from PIL import Image
 
 from ..config import load_config
+from ..datasets.json_stream import stream_json
+from ..datasets.json_values import is_number
 from ..datasets.layout import DatasetInfo
 from ..errors import UserError
 from ..recipes.model_info import training_bytes
+from ..utils.files import atomic_write
+from ..utils.images import image_size
 from .plan import ASPECT, BASES, Plan
 from .render import render
 
 STARTS = ('published', 'imagenet', 'random')
-SAMPLED = 500  # images whose sizes are looked at
+SAMPLED = 500  # images whose size is read
 SHORT_SIDE = {'cuda': {'det': 800, 'seg': 512}, 'cpu': {'det': 256, 'seg': 256}}  # pixels, at most
 OBJECT_SIDE = 48  # pixels: images are enlarged until the median object has this side
-# images to see in training: what Penn-Fudan and CamVid needed, and at most and at least so many epochs
+# training images in all epochs together, as Penn-Fudan and CamVid needed; the fewest and the most epochs
 IMAGES_SEEN = {'det': 4100, 'seg': 7300}
 EPOCHS = (12, 100)
 
 
-def plan(data: str, task: str | None = None, arch: str | None = None, start: str | None = None,
-         short: int | None = None, batch: int | None = None, epochs: int | None = None,
-         device: str | None = None) -> Plan:
-    """Choose what is not given, from the data and the machine.
+def plan_project(data: str, task: str | None = None, arch: str | None = None, start: str | None = None,
+                 short: int | None = None, batch: int | None = None, epochs: int | None = None,
+                 device: str | None = None) -> Plan:
+    """Choose everything that is not given, from the data and the machine.
 
     Args:
         data: folder that tools/convert_dataset.py wrote.
-        device: 'cuda' or 'cpu' to train on; default: what there is.
+        task: 'det' or 'seg'; default: the task of the data.
+        arch: a key of `BASES`; default: tiny on a GPU, atto on a CPU.
+        start: one of `STARTS`, or a checkpoint file; default: published, for atto imagenet.
+        short: short side of the input in pixels; default: `input_side`.
+        batch: images per step; default: `batch_size`.
+        epochs: default: `IMAGES_SEEN` / training images, within `EPOCHS`.
+        device: 'cuda' or 'cpu' to train on; default: a GPU if there is one.
 
     Raises:
-        UserError: no converted data set, another task than asked for, no training images, or an architecture or
-            start that does not exist for it.
+        UserError: no converted data set, a data set for another task, no training images, or an architecture or
+            start that does not exist for the task.
     """
+    for flag, value in (('--image-size', short), ('--batch-size', batch), ('--epochs', epochs)):
+        if value is not None and value < 1:
+            raise UserError(f'{flag} {value}: expected at least 1')
     info = DatasetInfo.read(data)
     root = Path(data).resolve()
     if task not in (None, info.task):
@@ -68,16 +79,19 @@ def plan(data: str, task: str | None = None, arch: str | None = None, start: str
 
 
 def input_side(info: DatasetInfo, root: Path, device: str) -> int:
-    """Short side of the input in pixels, a multiple of 32: the images' own, more for small objects, within limits."""
+    """Short side of the input in pixels, a multiple of 32: that of the images, larger if objects are small."""
     split = info.splits['train']
-    files = sorted(path for path in (root / split.img_prefix).iterdir() if path.is_file())
+    try:
+        files = sorted(path for path in (root / split.img_prefix).iterdir() if path.is_file())
+    except OSError as error:
+        raise UserError(f'{root / split.img_prefix} cannot be read ({error.strerror}): convert the data '
+                        'again') from None
     sizes = []
     for path in files[::max(1, len(files) // SAMPLED)]:
         try:
-            with Image.open(path) as image:
-                sizes.append(image.size)
-        except OSError:
-            continue  # tools/check_dataset.py names it
+            sizes.append(image_size(path))
+        except (OSError, ValueError, SyntaxError):
+            continue  # tools/check_dataset.py reports it
     if not sizes:
         raise UserError(f'{root / split.img_prefix} has no image that can be read: run tools/check_dataset.py {root}')
     side = median(min(size) for size in sizes)
@@ -88,22 +102,25 @@ def input_side(info: DatasetInfo, root: Path, device: str) -> int:
 
 def median_object_side(ann_file: Path) -> float:
     """Median of sqrt(width x height) of the boxes of a COCO json, in pixels; infinite without boxes."""
-    sides = [math.sqrt(max(a['bbox'][2], 0) * max(a['bbox'][3], 0))
-             for a in json.loads(ann_file.read_text())['annotations'] if a.get('bbox')]
+    sides = []
+    for key, annotation, _, _ in stream_json(ann_file):
+        box = annotation.get('bbox') if key == 'annotations' and isinstance(annotation, dict) else None
+        if isinstance(box, list) and len(box) == 4 and all(map(is_number, box)):  # check_dataset reports the others
+            sides.append(math.sqrt(max(box[2], 0)) * math.sqrt(max(box[3], 0)))
     return median(sides) if sides else math.inf
 
 
 def memory_of(device: str) -> int:
-    """Bytes there, as far as this machine knows: free ones of its GPU, else all of its main memory."""
+    """Bytes of memory to train in: what is free on this machine's GPU, otherwise all of its main memory."""
     if device == 'cuda' and torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def batch_size(chosen: Plan, memory: int) -> int:
-    """The largest power of two, 1 to 16 (the published batch), that should fit into 80 % of ``memory`` bytes.
+    """The largest power of two, 1 to 16 (the published batch size), whose training fits into 80 % of ``memory`` bytes.
 
-    At most 4 for fewer than 1000 images: from random weights, the number of steps counts more than their size.
+    At most 4 for fewer than 1000 images: from random weights, more steps help more than larger ones.
     """
     with TemporaryDirectory() as folder:
         cfg = load_config(str(write_project(folder, chosen)))
@@ -123,8 +140,6 @@ def write_project(folder: str, chosen: Plan) -> Path:
     if file.exists():
         raise UserError(f'{file} exists already: name another folder, or remove it')
     text = render(chosen, Path(folder).resolve() / 'run')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix('.py.part')
-    part.write_text(text)
-    os.replace(part, file)
+    with atomic_write(file) as part:
+        part.write_text(text, encoding='utf-8')
     return file

@@ -1,4 +1,4 @@
-"""What a new project's config decides, and the recipe that it inherits."""
+"""The decisions behind a new project's config, and the recipe that it inherits."""
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from ..datasets.layout import DatasetInfo
 from ..recipes.metafile import find_recipe, load_recipes
 
-# architecture -> the config to inherit, by task: the published row, or, for atto, ours with ImageNet weights
+# task -> architecture -> the config to inherit: a published recipe, or, for atto, ours with ImageNet weights
 BASES = {
     'det': {'atto': 'mask-rcnn_convnextv2-atto-in1k_fpn_8xb2-amp-ms-crop-3x_coco',
             'tiny': 'mask-rcnn_convnext-t-in1k', 'small': 'cascade-mask-rcnn_convnext-s-in1k',
@@ -17,21 +17,21 @@ BASES = {
             'base': 'upernet_convnext-b-in22k_ade20k-640x640', 'large': 'upernet_convnext-l-in22k_ade20k-640x640',
             'xlarge': 'upernet_convnext-xl-in22k_ade20k-640x640'},
 }
-ASPECT = 1333 / 800  # longest side over the short one of a detector's input, as published
+ASPECT = 1333 / 800  # long over short side of a detector's input, as in the published recipes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the written config says beyond its base.
+    """Everything that the config says beyond its base.
 
     Args:
         task: 'det' or 'seg'.
         info: the data set.
         data_root: its folder, absolute.
-        arch: a name of `BASES`.
+        arch: a key of `BASES`.
         start: one of `STARTS`, or a checkpoint file.
-        short: short side of the input in pixels; for segmentation, the side of the square crops, too.
-        batch: images a step on one device.
+        short: short side of the input in pixels; for segmentation also the side of the square crops.
+        batch: images per step on one device.
         epochs: passes over the training images.
         workers: data loader processes.
     """
@@ -46,12 +46,12 @@ class Plan:
     workers: int
 
     @property
-    def steps_an_epoch(self) -> int:
+    def steps_per_epoch(self) -> int:
         return math.ceil(self.info.splits['train'].images / self.batch)
 
     @property
     def iterations(self) -> int:
-        return self.epochs * self.steps_an_epoch
+        return self.epochs * self.steps_per_epoch
 
 
 def base_config(task: str, arch: str) -> str:

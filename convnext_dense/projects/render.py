@@ -1,10 +1,23 @@
-"""The text of a new project's config; `Plan` has the decisions, this is only their wording."""
+"""The text of a new project's config; `Plan` has the decisions.
+
+Every value that comes from data or from a command line is written by `literal`, and none into a comment: data never
+becomes code.
+"""
 from pathlib import Path
 
 from .plan import ASPECT, BASES, Plan, base_config
 
-RECIPE_BATCH = 16  # images a step of every published recipe
+RECIPE_BATCH = 16  # images per step in every published recipe
 WARM_UP = 100  # iterations, at most; and at most a tenth of the run
+
+
+def literal(value) -> str:
+    """Python source of a string, number, list or tuple, which `Config.fromfile` reads as an equal value.
+
+    Before mmengine parses a config, it replaces `{{$NAME:default}}`, `{{fileDirname}}` and the like anywhere in the
+    text, also in strings; hence `{{` is written in escapes. (Only strings have braces here; dicts are not accepted.)
+    """
+    return repr(value).replace('{{', r'\x7b\x7b')
 
 
 def render(plan: Plan, work_dir: Path) -> str:
@@ -24,25 +37,26 @@ def _head(plan: Plan, work_dir: Path) -> str:
     else:
         base = f"'convnext_dense::{base_config(plan.task, plan.arch)}'"
     return f'''\
-# {len(plan.info.classes)} class(es), {train.images} training and {val.images} validation images ({plan.info.source}).
+# {len(plan.info.classes)} class(es), {train.images} training and {val.images} validation images.
 # Written by tools/new_project.py; everything here may be changed.
 _base_ = {base}
 
-work_dir = {str(work_dir)!r}
-data_root = {f'{plan.data_root}/'!r}
+work_dir = {literal(str(work_dir))}
+data_root = {literal(f'{plan.data_root}/')}
 classes = {_tuple(plan.info.classes)}
 palette = {_tuple([tuple(colour) for colour in plan.info.palette])}
 '''
 
 
 def _tuple(names: list) -> str:
-    """A tuple's text, in lines that can be read."""
+    """A tuple as source, in lines of about 100 characters."""
     lines, line = [], ''
     for name in names:
-        if line and len(line) + len(repr(name)) > 100:
+        text = literal(name)
+        if line and len(line) + len(text) > 100:
             lines.append(line.rstrip())
             line = ''
-        line += f'{name!r}, '
+        line += f'{text}, '
     lines.append(line.rstrip())
     return f'({lines[0]})' if len(lines) == 1 else '(\n    ' + '\n    '.join(lines) + '\n)'
 
@@ -74,19 +88,19 @@ train_dataloader = dict(
     num_workers={plan.workers},
     dataset=dict(
         **dataset,
-        ann_file={train.ann_file!r},
-        data_prefix=dict(img={train.img_prefix!r}),
+        ann_file={literal(train.ann_file)},
+        data_prefix=dict(img={literal(train.img_prefix)}),
         filter_cfg=dict(filter_empty_gt=True, min_size=8),
         pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers={plan.workers},
     dataset=dict(
         **dataset,
-        ann_file={val.ann_file!r},
-        data_prefix=dict(img={val.img_prefix!r}),
+        ann_file={literal(val.ann_file)},
+        data_prefix=dict(img={literal(val.img_prefix)}),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + {val.ann_file!r}, metric={metric})
+val_evaluator = dict(ann_file=data_root + {literal(val.ann_file)}, metric={metric})
 test_evaluator = val_evaluator
 '''
 
@@ -133,9 +147,9 @@ dataset = dict(
     type='BaseSegDataset',
     metainfo=dict(classes=classes, palette=palette),
     data_root=data_root,
-    img_suffix={info.img_suffix!r},
-    seg_map_suffix={info.seg_map_suffix!r},
-    ignore_index={info.ignore_index},
+    img_suffix={literal(info.img_suffix)},
+    seg_map_suffix={literal(info.seg_map_suffix)},
+    ignore_index={literal(info.ignore_index)},
     reduce_zero_label=False)
 train_dataloader = dict(
     batch_size={plan.batch},
@@ -143,14 +157,14 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         **dataset,
-        data_prefix=dict(img_path={train.img_prefix!r}, seg_map_path={train.seg_prefix!r}),
+        data_prefix=dict(img_path={literal(train.img_prefix)}, seg_map_path={literal(train.seg_prefix)}),
         pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers={plan.workers},
     dataset=dict(
         _delete_=True,
         **dataset,
-        data_prefix=dict(img_path={val.img_prefix!r}, seg_map_path={val.seg_prefix!r}),
+        data_prefix=dict(img_path={literal(val.img_prefix)}, seg_map_path={literal(val.seg_prefix)}),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 '''
@@ -178,7 +192,8 @@ def _load_from(plan: Plan) -> str:
     if plan.start in ('random', 'imagenet'):
         return ''
     name = BASES[plan.task][plan.arch] if plan.start == 'published' else plan.start
-    return f'# Heads whose size depends on the classes start anew; the log says which.\nload_from = {name!r}\n'
+    return ('# Layers whose size depends on the classes keep their initialisation; the log names them.\n'
+            f'load_from = {literal(name)}\n')
 
 
 def _schedule(plan: Plan) -> str:
@@ -187,7 +202,7 @@ def _schedule(plan: Plan) -> str:
         interval = max(1, plan.epochs // 10)
         loop = f"dict(type='EpochBasedTrainLoop', max_epochs={plan.epochs}, val_interval={interval})"
         cosine = f'T_max={plan.epochs}, begin=0, end={plan.epochs}, by_epoch=True, convert_to_iter_based=True'
-        length = f'{plan.epochs} epochs of {plan.steps_an_epoch} steps'
+        length = f'{plan.epochs} epochs of {plan.steps_per_epoch} steps'
     else:
         interval = max(1, plan.iterations // 10)
         loop = f"dict(type='IterBasedTrainLoop', max_iters={plan.iterations}, val_interval={interval})"
@@ -210,6 +225,6 @@ param_scheduler = [
 def _optimizer(plan: Plan) -> str:
     if plan.start == 'random':
         return ''  # the small base's
-    return (f'# the recipe\'s rate is for {RECIPE_BATCH} images a step; layer decay stays as published\n'
+    return (f'# the recipe\'s learning rate is for {RECIPE_BATCH} images per step; layer decay as published\n'
             f'optim_wrapper = dict(optimizer=dict(lr=_base_.optim_wrapper.optimizer.lr * {plan.batch} / '
             f'{RECIPE_BATCH}))\n')

@@ -11,8 +11,9 @@ COCO_CATEGORIES = (1, 62)  # person and chair: enough of both in few images
 CAMVID_CLASSES = {0: 'Sky', 1: 'Building', 3: 'Road', 8: 'Car'}  # those in nearly every frame; the rest is ignored
 SEG_INFO = {'task': 'seg', 'classes': list(CAMVID_CLASSES.values()), 'palette': [[0, 0, 0]] * 4,
             'source': 'label-pngs', 'ignore_index': 255, 'img_suffix': '.jpg', 'seg_map_suffix': '.png',
-            'splits': {split: {'images': 0, 'pixels': {}, 'img_prefix': f'images/{split}/',
-                               'seg_prefix': f'annotations/{split}/'} for split in ('train', 'val')}}
+            'splits': {split: {'images': 0, 'pixels': dict.fromkeys(CAMVID_CLASSES.values(), 0),
+                               'img_prefix': f'images/{split}/', 'seg_prefix': f'annotations/{split}/'}
+                       for split in ('train', 'val')}}
 
 
 class CocoCopy:

@@ -286,7 +286,10 @@ def all_from_one(copy: LabelCopy, number: int) -> str:
 
 def other_classes(*classes: str) -> Callable:
     def plant(copy: LabelCopy, number: int) -> str:
-        rewrite(copy.folder / 'dataset.json', json.dumps({**SEG_INFO, 'classes': classes}).encode())
+        splits = {split: {**record, 'pixels': dict.fromkeys(classes, 0)}
+                  for split, record in SEG_INFO['splits'].items()}
+        rewrite(copy.folder / 'dataset.json', json.dumps({
+            **SEG_INFO, 'classes': classes, 'palette': [[0, 0, 0]] * len(classes), 'splits': splits}).encode())
         return classes[-1]
     return plant
 

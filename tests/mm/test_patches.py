@@ -44,6 +44,10 @@ with open(os.path.join(folder, 'mine.py'), 'w') as file:
     file.write("_base_ = 'convnext_dense::det/_base_/coco_instance.py'")
 needed['resolve_configs'] = fails(lambda: Config.fromfile(os.path.join(folder, 'mine.py')))
 
+name = '{{$NO_SUCH_VARIABLE:x}}'
+Config(dict(classes=[name])).dump(os.path.join(folder, 'dumped.py'))
+needed['escape_dumped_configs'] = Config.fromfile(os.path.join(folder, 'dumped.py')).classes != [name]
+
 torch.save({'touch': Touch()}, os.path.join(folder, 'touch.pth'))
 os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] = '1'  # the default of torch 2.4 and 2.5
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -65,8 +69,8 @@ def needed() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize('name', ['allow_own_checkpoints', 'compute_on_cpu', 'resolve_configs', 'load_safely',
-                                  'load_strictly'])
+@pytest.mark.parametrize('name', ['allow_own_checkpoints', 'compute_on_cpu', 'escape_dumped_configs', 'resolve_configs',
+                                  'load_safely', 'load_strictly'])
 def test_upstream_still_needs(name, needed):
     assert needed[name], f'{name} is no longer needed: remove it'
 
@@ -107,7 +111,7 @@ def test_every_patch_is_tested():
     tree = ast.parse(open(patches.__file__).read())
     public = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith('_')}
     assert public == {'before_mm_imports', 'disable_broken_mmpretrain', 'allow_own_checkpoints', 'compute_on_cpu',
-                      'resolve_configs', 'load_safely', 'load_strictly', 'register_subclasses'}
+                      'escape_dumped_configs', 'resolve_configs', 'load_safely', 'load_strictly', 'register_subclasses'}
 
 
 def foreign_changes(source: str) -> list[str]:

@@ -17,7 +17,7 @@ from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.config.preflight import check_config  # noqa: E402
 from convnext_dense.datasets.layout import DatasetInfo, SplitInfo  # noqa: E402
 from convnext_dense.errors import UserError  # noqa: E402
-from convnext_dense.projects.choose import batch_size, median_object_side, plan, write_project  # noqa: E402
+from convnext_dense.projects.choose import batch_size, median_object_side, plan_project, write_project  # noqa: E402
 from convnext_dense.recipes.metafile import find_recipe  # noqa: E402
 from convnext_dense.recipes.model_info import build_on_meta  # noqa: E402
 
@@ -69,7 +69,7 @@ def class_counts(model):
     ('seg', 'atto', 'random', 2, True), ('seg', 'tiny', 'published', 1, True), ('seg', 'base', 'imagenet', 200, True)])
 def test_every_head_has_the_classes_of_the_data(task, arch, start, classes, masks, tmp_path):
     data = make_data(tmp_path / 'data', task, classes, images=2, masks=masks)
-    file = write_project(str(tmp_path / 'project'), plan(str(data), None, arch, start, device='cuda'))
+    file = write_project(str(tmp_path / 'project'), plan_project(str(data), None, arch, start, device='cuda'))
     cfg = load_config(str(file))
     check_config(cfg, ('train_dataloader', 'val_dataloader'))
     model = build_on_meta(cfg)
@@ -94,15 +94,15 @@ def test_every_head_has_the_classes_of_the_data(task, arch, start, classes, mask
 def test_choices_follow_the_data(tmp_path):
     data = str(make_data(tmp_path / 'data', 'det'))
     assert median_object_side(tmp_path / 'data/annotations/instances_train.json') == pytest.approx(1200 ** 0.5)
-    chosen = plan(data, device='cpu')
+    chosen = plan_project(data, device='cpu')
     assert (chosen.arch, chosen.start) == ('atto', 'imagenet')
     assert chosen.short == round(60 * 48 / 1200 ** 0.5 / 32) * 32  # enlarged until the median object has 48 pixels
-    assert plan(data, device='cuda', arch='tiny').start == 'published'
-    assert plan(data, epochs=3, batch=2, short=128).iterations == 9
+    assert plan_project(data, device='cuda', arch='tiny').start == 'published'
+    assert plan_project(data, epochs=3, batch=2, short=128).iterations == 9
 
 
 def test_the_batch_follows_the_memory(tmp_path):
-    chosen = plan(str(make_data(tmp_path / 'data', 'det', images=1)), arch='tiny', short=800, batch=1)
+    chosen = plan_project(str(make_data(tmp_path / 'data', 'det', images=1)), arch='tiny', short=800, batch=1)
     many = replace(chosen, info=replace(chosen.info, splits={name: replace(split, images=50_000) for name, split
                                                             in chosen.info.splits.items()}))
     sizes = [batch_size(many, gib << 30) for gib in (1, 12, 24, 80, 1000)]
@@ -118,16 +118,16 @@ def test_the_batch_follows_the_memory(tmp_path):
 def test_bad_choices(change, sentence, tmp_path):
     data = make_data(tmp_path / 'data', 'det', images=1)
     with pytest.raises(UserError, match=sentence):
-        plan(str(data), **change)
+        plan_project(str(data), **change)
 
 
 def test_nothing_is_overwritten_and_no_data_is_said(tmp_path):
-    chosen = plan(str(make_data(tmp_path / 'data', 'det', images=1)))
+    chosen = plan_project(str(make_data(tmp_path / 'data', 'det', images=1)))
     write_project(str(tmp_path / 'project'), chosen)
     with pytest.raises(UserError, match='config.py exists already'):
         write_project(str(tmp_path / 'project'), chosen)
     with pytest.raises(UserError, match='is no converted data set'):
-        plan(str(tmp_path))
+        plan_project(str(tmp_path))
 
 
 @pytest.mark.slow
