@@ -75,6 +75,38 @@ def test_a_palette_is_read_as_by_mmseg(tmp_path):
     check([READ, LABELS, FLIP, PACK], infos, 3)
 
 
+@pytest.mark.parametrize('kind', ['transparent', 'two bytes', 'colours', 'jpeg'])
+def test_other_files_are_read_as_by_mmseg(kind, tmp_path):
+    from PIL import Image
+    infos, values = sample_infos(tmp_path)[:1], np.random.default_rng(0).integers(0, 200, (60, 80), np.uint8)
+    file = infos[0]['seg_map_path']
+    if kind == 'transparent':
+        Image.fromarray(values).save(file, transparency=7)
+    elif kind == 'two bytes':
+        Image.fromarray(values.astype(np.uint16) * 300).save(file)
+    elif kind == 'colours':
+        Image.fromarray(np.stack([values, values // 2, 255 - values], -1)).save(file)
+    else:
+        Image.fromarray(values).save(file, format='JPEG')
+    check([READ, LABELS, FLIP] if kind == 'colours' else [READ, LABELS, FLIP, PACK], infos, 3)
+
+
+@pytest.mark.parametrize('damage', [lambda content: content[:-40], lambda content: content.replace(b'IDAT', b'IDAX')])
+def test_a_damaged_file_is_an_error_as_in_mmseg(damage, tmp_path):
+    info = sample_infos(tmp_path)[0]
+    with open(info['seg_map_path'], 'rb+') as file:
+        content = damage(file.read())
+        file.seek(0)
+        file.truncate()
+        file.write(content)
+    raised = []
+    for pipeline in Pair('mmseg', stock_pipeline([READ, LABELS]), [READ, LABELS]).pipelines:
+        with pytest.raises((OSError, SyntaxError)) as error:
+            pipeline(dict(info))
+        raised.append(str(error.value).partition('<')[0])
+    assert raised[0] == raised[1]
+
+
 def test_another_reduce_zero_label_is_named(tmp_path):
     pipeline = Pair('mmseg', [], [READ, dict(LABELS, reduce_zero_label=True)]).pipelines[1]
     with pytest.raises(UserError, match='reduce_zero_label=True, but the data set has False'):

@@ -30,9 +30,9 @@ def channels_first(image: np.ndarray) -> torch.Tensor:
     """An image (H, W) or (H, W, C) as a contiguous tensor (C, H, W)."""
     if image.ndim < 3:
         image = image[..., None]
-    if image.dtype != np.uint8 or not image.size:
+    if image.dtype not in OPENCV_TYPES or not image.size:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
+    planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
     for plane, made in zip(planes, cv2.split(image, list(planes)), strict=True):
         if not np.may_share_memory(plane, made):  # OpenCV fills what it is given if it fits; nothing promises that
             plane[...] = made
