@@ -3,8 +3,10 @@ import json
 import logging
 import os
 import re
+from functools import partial
 from pathlib import Path
 
+import cv2
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -70,6 +72,7 @@ class DenseRunner(Runner):
             raise explain_empty(dataloader) from error
         check_built_dataset(built.dataset)
         check_files(built.dataset)
+        built.worker_init_fn = partial(start_worker, built.worker_init_fn)
         return built
 
     def scale_lr(self, optim_wrapper, auto_scale_lr=None) -> None:
@@ -107,6 +110,18 @@ class DenseRunner(Runner):
             part.unlink(missing_ok=True)  # on a full disk, half a file takes the space that the log needs
             raise
         os.replace(part, Path(out_dir) / filename)
+
+
+def start_worker(then, worker: int) -> None:
+    """Have a data loader's worker use one core, then start it as mmengine does.
+
+    Workers already run side by side, one a core. OpenCV otherwise starts a thread for every core of the machine in each
+    of them: 8 workers on 32 cores are 256 threads, which wait for one another. mmengine turns that off in the process
+    that trains, which workers inherit only where they are forked. torch limits its own threads in workers to one.
+    """
+    cv2.setNumThreads(0)
+    if then is not None:
+        then(worker)
 
 
 def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
