@@ -64,7 +64,7 @@ def _tuple(names: list) -> str:
 def _det_data(plan: Plan) -> str:
     train, val = plan.info.splits['train'], plan.info.splits['val']
     scale = (round(plan.short * ASPECT), plan.short)
-    load = f"dict(type='LoadAnnotations', with_bbox=True, with_mask={bool(plan.info.has_masks)})"
+    load = f"dict(type='FastLoadAnnotations', with_bbox=True, with_mask={bool(plan.info.has_masks)})"
     metric = ['bbox', 'segm'] if plan.info.has_masks else ['bbox']
     return f'''
 scale = {scale}  # of the input: long and short side at most, in pixels
@@ -72,15 +72,15 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     {load},
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.25), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='FastRandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
-    dict(type='PackDetInputs'),
+    dict(type='FastPackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=scale, keep_ratio=True),
     {load},
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(type='FastPackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 dataset = dict(metainfo=dict(classes=classes, palette=palette), data_root=data_root)
 train_dataloader = dict(
@@ -130,18 +130,18 @@ crop_size = ({plan.short}, {plan.short})
 scale = ({4 * plan.short}, {plan.short})  # of the input: the short side decides
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=False),
+    dict(type='FastLoadAnnotations', reduce_zero_label=False),
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(type='FastRandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='FastRandomFlip', prob=0.5),
+    dict(type='FastPhotoMetricDistortion'),
+    dict(type='FastPackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=False),  # after Resize: labels keep the image's own size
-    dict(type='PackSegInputs'),
+    dict(type='FastLoadAnnotations', reduce_zero_label=False),  # after Resize: labels keep the image's own size
+    dict(type='FastPackSegInputs'),
 ]
 dataset = dict(
     type='BaseSegDataset',
