@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..benchmark import evaluation, model, roi_rounding
+from ..benchmark import evaluation, model, pipeline, roi_rounding
 from ..benchmark.backbone import GROUPS, Setting, benchmark_backbone, format_backbone
 from ..benchmark.peers import PEERS, SIZES
 
@@ -45,6 +45,12 @@ def add_eval(commands) -> None:
     parser.set_defaults(run=evaluation.run)
 
 
+def add_pipeline(commands) -> None:
+    parser = commands.add_parser('pipeline', help=pipeline.HELP)
+    pipeline.add_arguments(parser)
+    parser.set_defaults(run=pipeline.run)
+
+
 def add_rois(commands) -> None:
     parser = commands.add_parser('rois', help=roi_rounding.HELP)
     roi_rounding.add_arguments(parser)
@@ -54,7 +60,7 @@ def add_rois(commands) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in (add_backbone, add_model, add_eval, add_rois):
+    for add in (add_backbone, add_model, add_eval, add_pipeline, add_rois):
         add(commands)
     for command in commands.choices.values():
         command.add_argument('--threads', type=int, help='CPU threads (default: what torch takes)')
