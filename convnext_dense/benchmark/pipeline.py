@@ -41,11 +41,15 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     """Measure; returns the figures and the table to print.
 
     Raises:
-        UserError: a count below 1, data that is not there, or a sample on which the two pipelines differ.
+        UserError: a count below 1, more than one thread, data that is not there, or a sample on which the two
+            pipelines differ.
     """
     for name in ('samples', 'rounds'):
         if getattr(args, name) < 1:
             raise UserError(f'benchmark pipeline: --{name} must be at least 1, not {getattr(args, name)}')
+    if args.threads not in (None, 1):
+        raise UserError(f'benchmark pipeline: --threads {args.threads} has no meaning here, because a pipeline is '
+                        'measured in one thread, as in a worker: leave it out')
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
