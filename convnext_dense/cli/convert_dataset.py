@@ -1,15 +1,14 @@
-"""Turn a data set of another format into the layout that configs read (docs/datasets.md)."""
+"""Convert a data set of another format to the layout that configs read (docs/datasets.md)."""
 import argparse
 from pathlib import Path
 
 from ..datasets.convert import FORMATS, detect_format
-from ..datasets.convert.planning import plan
+from ..datasets.convert.planning import plan_samples
 from ..datasets.convert.source import Options, Skipped
 from ..datasets.convert.writing import write_dataset
 from ..datasets.layout import COUNTED, INFO_FILE, DatasetInfo
 from ..errors import UserError
 from ..utils.files import PLACEMENTS, check_output
-from ..utils.progress import show_progress
 from .running import tool_line
 
 
@@ -17,15 +16,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog='Formats, class lists and examples: docs/datasets.md')
     parser.add_argument('source', type=Path, help='folder (coco: or a json file) to read; nothing is written there')
     parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument('--from', dest='format', choices=list(FORMATS), help='format (default: found out)')
+    parser.add_argument('--from', dest='format', choices=list(FORMATS), help='format (default: detected)')
     parser.add_argument('--classes', help='names separated by commas, or a file of names, ids or colours')
     parser.add_argument('--ignore', nargs='+', default=[], metavar='CLASS',
-                        help='class names or ids whose pixels count for nothing')
+                        help='class names or ids whose pixels are ignored')
     parser.add_argument('--unknown', choices=['error', 'ignore'], default='error',
-                        help='what a pixel with an id or colour of no class does')
+                        help='how a pixel with an id or colour of no class is treated')
     parser.add_argument('--images', nargs='+', default=[], metavar='DIR', help='folders of images')
-    parser.add_argument('--masks', nargs='+', default=[], metavar='DIR', help='folders of masks or labels, as many')
-    parser.add_argument('--class-map', metavar='JSON', help='instance-masks: instance id to class name')
+    parser.add_argument('--masks', nargs='+', default=[], metavar='DIR',
+                        help='folders of masks or labels, one for each of --images')
+    parser.add_argument('--class-map', metavar='JSON',
+                        help='instance-masks: instance id to class name, for all images or for each')
     parser.add_argument('--id-divisor', type=int, metavar='N', help='instance-masks: class id = instance id // N')
     parser.add_argument('--split', type=float, metavar='SHARE',
                         help='share of images for training, stratified by class (default: the splits of the source, '
@@ -46,13 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     options = Options(args.classes, tuple(args.ignore), tuple(args.images), tuple(args.masks), args.unknown,
                       args.class_map, args.id_divisor)
     source = FORMATS[name].open_source(args.source, options)
-    planned = plan(source, args.split, args.seed, show_progress)
-    info = write_dataset(args.out, source, planned, name, args.link, show_progress)
+    planned = plan_samples(source, args.split, args.seed)
+    info = write_dataset(args.out, source, planned, name, args.link)
     print_summary(args.out, info, source.skipped, source.notes)
 
 
 def print_summary(out: Path, info: DatasetInfo, skipped: Skipped, notes: list[str]) -> None:
-    """Images and objects or pixels per class and split, then what was left out."""
+    """Print the number of images, and of objects or pixels per class, in each split; then what was left out."""
     print(f'{out}: {info.task} data set of {len(info.classes)} classes, from {info.source}')
     train, val = info.splits['train'], info.splits['val']
     width = max(map(len, [*info.classes, 'images']))

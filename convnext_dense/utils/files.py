@@ -91,3 +91,9 @@ def place(source: Path, target: Path, how: str) -> None:
         if how == 'copy':
             raise
         raise UserError(f'{source} cannot be linked from {target.parent} ({error.strerror}): use --link copy') from None
+
+
+def is_inside(path: Path, folders: tuple[Path, ...]) -> bool:
+    """Whether a path, `..` resolved and links not followed, lies in one of the folders."""
+    whole = Path(os.path.abspath(path))
+    return any(whole.is_relative_to(os.path.abspath(folder)) for folder in folders)

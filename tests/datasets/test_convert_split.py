@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnext_dense.datasets.convert.class_files import Entry, read_classes, split_ignored
+from convnext_dense.datasets.convert.class_files import ClassEntry, read_classes, split_ignored
 from convnext_dense.datasets.convert.planning import _unique_names
 from convnext_dense.datasets.convert.source import Sample
 from convnext_dense.datasets.convert.splitting import stratified_split
@@ -44,20 +44,21 @@ def test_impossible_splits_are_named():
         stratified_split([{0}, {0}], 1.0, 0)
 
 
-RED_CAR = [Entry('car', 0, (255, 0, 0)), Entry('wet road', 1, (0, 9, 0))]
+RED_CAR = [ClassEntry('car', 0, (255, 0, 0)), ClassEntry('wet road', 1, (0, 9, 0))]
 
 
 @pytest.mark.parametrize('name, content, expected', [
-    ('a.txt', 'car\nwet road\n', [Entry('car', 0), Entry('wet road', 1)]),
-    ('a.txt', '# mine\n7 car\n\n3, wet road\n', [Entry('car', 7), Entry('wet road', 3)]),
+    ('a.txt', 'car\nwet road\n', [ClassEntry('car', 0), ClassEntry('wet road', 1)]),
+    ('a.txt', '# mine\n7 car\n\n3, wet road\n', [ClassEntry('car', 7), ClassEntry('wet road', 3)]),
     ('a.txt', '255 0 0\tcar\n0 9 0\twet road\n', RED_CAR),
     ('a.csv', 'name,r,g,b\ncar,255,0,0\nwet road,0,9,0\n', RED_CAR),
-    ('a.txt', '5 car 255 0 0\n6 wet road 0 9 0\n', [Entry('car', 5, (255, 0, 0)), Entry('wet road', 6, (0, 9, 0))]),
-    ('a.json', '["car", "wet road"]', [Entry('car', 0), Entry('wet road', 1)]),
+    ('a.txt', '5 car 255 0 0\n6 wet road 0 9 0\n',
+     [ClassEntry('car', 5, (255, 0, 0)), ClassEntry('wet road', 6, (0, 9, 0))]),
+    ('a.json', '["car", "wet road"]', [ClassEntry('car', 0), ClassEntry('wet road', 1)]),
     ('a.json', '{"car": [255, 0, 0], "wet road": [0, 9, 0]}', RED_CAR),
-    ('a.json', '{"4": "car"}', [Entry('car', 4)]),
-    ('a.json', '{"car": 4}', [Entry('car', 4)]),
-    ('a.json', '[{"name": "car", "id": 4, "color": [1, 2, 3]}]', [Entry('car', 4, (1, 2, 3))]),
+    ('a.json', '{"4": "car"}', [ClassEntry('car', 4)]),
+    ('a.json', '{"car": 4}', [ClassEntry('car', 4)]),
+    ('a.json', '[{"name": "car", "id": 4, "color": [1, 2, 3]}]', [ClassEntry('car', 4, (1, 2, 3))]),
 ])
 def test_class_lists_are_read(name, content, expected, tmp_path):
     (tmp_path / name).write_text(content)
@@ -73,7 +74,7 @@ def test_bad_class_lists_are_named(name, content, tmp_path):
 
 
 def test_ignored_classes():
-    entries = [Entry('road', 0), Entry('Void', 5), Entry('sky', 7)]
+    entries = [ClassEntry('road', 0), ClassEntry('Void', 5), ClassEntry('sky', 7)]
     assert split_ignored(entries, ()) == ([entries[0], entries[2]], [entries[1]])
     assert split_ignored(entries, ('7',)) == (entries[:2], [entries[2]])
     assert split_ignored(entries, ('road',)) == (entries[1:], [entries[0]])

@@ -1,4 +1,4 @@
-"""From the formats that people have to the two layouts that configs read (`..layout`).
+"""Converts common annotation formats to the two layouts that configs read (`..layout`).
 
 A format is a module with `TASK`, `detect(root) -> bool` and `open_source(root, options) -> Source`, and a line in
 `FORMATS`.
@@ -19,10 +19,10 @@ FORMATS: dict[str, ModuleType] = {
 
 
 def detect_format(root) -> str:
-    """The name of the one format that a folder (or a json file) is in.
+    """The name of the format of a folder (or of a json file).
 
     Raises:
-        UserError: it may be several, or none.
+        UserError: several fit, or none.
     """
     found = [name for name, module in FORMATS.items() if module.detect(Path(root))]
     if len(found) == 1:

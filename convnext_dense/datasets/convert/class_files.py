@@ -1,8 +1,9 @@
-"""Class lists as people have them: names on the command line, or a text, csv or json file with ids or colours."""
+"""Class lists: names on the command line, or a text, csv or json file with ids or colours."""
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short_repr
 
 from ...errors import UserError
 
@@ -11,7 +12,7 @@ VOID_NAMES = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored'}  # taken a
 
 
 @dataclass(frozen=True)
-class Entry:
+class ClassEntry:
     """One line of a class list: its name, its id in the source, and its RGB colour if it has one."""
     name: str
     id: int
@@ -23,8 +24,8 @@ def find_class_file(root: Path) -> Path | None:
     return next((root / name for name in KNOWN_FILES if (root / name).is_file()), None)
 
 
-def read_classes(text: str | None, root: Path) -> list[Entry]:
-    """The class list that `--classes` names, or else the one that lies in `root`.
+def read_classes(text: str | None, root: Path) -> list[ClassEntry]:
+    """The class list that `--classes` names, otherwise the one in `root`.
 
     Lines may be `name`, `id name`, `name r g b`, `r g b name` or `id name r g b`, separated by blanks or commas; ids
     count from 0 where there are none. Json may be a list of names or of {name, id, color}, or map names to ids or
@@ -40,30 +41,30 @@ def read_classes(text: str | None, root: Path) -> list[Entry]:
     if not file.is_file():
         if file.suffix or '/' in str(text):
             raise UserError(f'--classes {text}: no such file; give a file, or the names separated by commas')
-        return [Entry(name.strip(), index) for index, name in enumerate(text.split(',')) if name.strip()]
+        return [ClassEntry(name.strip(), index) for index, name in enumerate(text.split(',')) if name.strip()]
     try:
         content = file.read_text(encoding='utf-8-sig')
         entries = _from_json(json.loads(content)) if file.suffix == '.json' else _from_lines(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
         raise UserError(f'{file} could not be read as a class list ({error}): expected lines such as `name`, '
                         '`id name`, `name r g b`, or json (docs/datasets.md)') from None
     if not entries:
-        raise UserError(f'{file} names no class: expected one name a line')
+        raise UserError(f'{file} names no class: expected one name per line')
     return entries
 
 
-def split_ignored(entries: list[Entry], ignore: tuple[str, ...]) -> tuple[list[Entry], list[Entry]]:
-    """Divide a class list into (classes, ignored ones): by name or id, else by the usual names for "no class".
+def split_ignored(entries: list[ClassEntry], ignore: tuple[str, ...]) -> tuple[list[ClassEntry], list[ClassEntry]]:
+    """Divide a class list into (classes, ignored ones): by name or id, otherwise by the usual names for "no class".
 
     Raises:
-        UserError: `ignore` has a name that the list lacks.
+        UserError: a name in `ignore` is not in the list.
     """
     known = {entry.name for entry in entries} | {str(entry.id) for entry in entries}
     for name in ignore:
         if name not in known and not name.isdigit():
             raise UserError(f'--ignore {name}: no such class; there are {", ".join(e.name for e in entries)}')
 
-    def is_ignored(entry: Entry) -> bool:
+    def is_ignored(entry: ClassEntry) -> bool:
         if ignore:
             return entry.name in ignore or str(entry.id) in ignore
         return entry.name.casefold() in VOID_NAMES
@@ -71,13 +72,14 @@ def split_ignored(entries: list[Entry], ignore: tuple[str, ...]) -> tuple[list[E
     return [entry for entry in entries if not is_ignored(entry)], [entry for entry in entries if is_ignored(entry)]
 
 
-def class_indices(entries: list[Entry]) -> tuple[list[str], list[int]]:
+def class_indices(entries: list[ClassEntry]) -> tuple[list[str], list[int]]:
     """Names without repetition, and for every entry the index of its name: lines with one name are one class."""
-    names = list(dict.fromkeys(entry.name for entry in entries))
-    return names, [names.index(entry.name) for entry in entries]
+    index_of = {}
+    indices = [index_of.setdefault(entry.name, len(index_of)) for entry in entries]
+    return list(index_of), indices
 
 
-def _from_lines(content: str) -> list[Entry]:
+def _from_lines(content: str) -> list[ClassEntry]:
     entries = []
     lines = [line.strip() for line in content.splitlines()]
     for line in lines:
@@ -87,29 +89,33 @@ def _from_lines(content: str) -> list[Entry]:
         leading = next((i for i, part in enumerate(parts) if not part.isdigit()), len(parts))
         trailing = next((i for i, part in enumerate(reversed(parts)) if not part.isdigit()), len(parts))
         if leading == len(parts):
-            raise ValueError(f'the line {line!r} has no name')
+            raise ValueError(f'the line {short_repr(line)} has no name')
         colour = parts[-3:] if trailing >= 3 else parts[:3] if leading == 3 else None
         name = parts[leading:-3] if trailing >= 3 else parts[leading:]
         if leading not in (0, 1, 3) or (trailing >= 3 and leading == 3) or not name:
-            raise ValueError(f'the line {line!r} has {leading} numbers before the name')
+            raise ValueError(f'the line {short_repr(line)} has {leading} numbers before the name')
         number = int(parts[0]) if leading == 1 else len(entries)
-        entries.append(Entry(' '.join(name), number, _colour(colour)))
+        entries.append(ClassEntry(' '.join(name), number, _colour(colour)))
     return entries
 
 
-def _from_json(content) -> list[Entry]:
-    if isinstance(content, list):
-        return [Entry(item, index) if isinstance(item, str) else
-                Entry(item['name'], int(item.get('id', index)), _colour(item.get('color', item.get('colour'))))
-                for index, item in enumerate(content)]
+def _from_json(content) -> list[ClassEntry]:
+    if not isinstance(content, (list, dict)):
+        raise ValueError(f'found {short_repr(content)}')
     entries = []
-    for index, (key, value) in enumerate(content.items()):
-        if isinstance(value, str):
-            entries.append(Entry(value, int(key)))
-        elif isinstance(value, int):
-            entries.append(Entry(key, value))
+    for index, item in enumerate(content if isinstance(content, list) else content.items()):
+        if isinstance(item, tuple) and isinstance(item[1], str):  # id: name
+            entry = ClassEntry(item[1], int(item[0]))
+        elif isinstance(item, tuple):  # name: id, or name: colour
+            entry = ClassEntry(item[0], item[1] if isinstance(item[1], int) else index,
+                               None if isinstance(item[1], int) else _colour(item[1]))
+        elif isinstance(item, str):
+            entry = ClassEntry(item, index)
         else:
-            entries.append(Entry(key, index, _colour(value)))
+            entry = ClassEntry(item['name'], int(item.get('id', index)), _colour(item.get('color', item.get('colour'))))
+        if not isinstance(entry.name, str):
+            raise ValueError(f'the name {short_repr(entry.name)} is no text')
+        entries.append(entry)
     return entries
 
 

@@ -1,5 +1,6 @@
 """Instance-id masks: one PNG per image in which 0 is background and every other value is one object (Penn-Fudan)."""
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ TASK = 'det'
 
 
 def detect(root: Path) -> bool:
-    """Masks of small ids, and no list of classes that they could stand for."""
+    """Masks of ids, without a class list."""
     if find_class_file(root) is not None:
         return False
     for folder in mask_folders(root):
         try:
             return bool(read_ids(image_files(folder)[0]).max())
-        except (UserError, OSError):
+        except (UserError, OSError, SyntaxError):
             continue
     return False
 
@@ -32,10 +33,13 @@ def open_source(root: Path, options: Options) -> Source:
         UserError: no masks, or the classes are not clear.
     """
     skipped = Skipped()
-    names, class_of = _class_rule(root, options)
+    names, class_of = _class_rule(root, options)  # the latter may be a `ClassMap`
     ignored = {int(value) for value in options.ignore if value.isdigit()}
+    pairs = find_pairs(root, options, skipped)
+    if options.class_map:
+        class_of.check(pairs)
     samples = [Sample(pair.image, lambda skip, pair=pair: _annotations(pair, class_of, ignored, skip), pair.split)
-               for pair in find_pairs(root, options, skipped)]
+               for pair in pairs]
     return Source('det', numbered(names), samples, skipped=skipped)
 
 
@@ -53,7 +57,7 @@ def _annotations(pair: Pair, class_of, ignored: set[int], skip) -> list[dict]:
     for value in np.unique(ids):
         if value == 0 or int(value) in ignored:
             continue
-        index = class_of(pair.image.stem, int(value))
+        index = class_of(pair, int(value))
         if index is None:
             skip('instance id without a class', f'{pair.mask}, id {value}')
         else:
@@ -62,9 +66,10 @@ def _annotations(pair: Pair, class_of, ignored: set[int], skip) -> list[dict]:
 
 
 def _class_rule(root: Path, options: Options) -> tuple[list[str], object]:
-    """Class names, and a function (image stem, instance id) -> index of its class or None."""
+    """Class names, and a function (pair, instance id) -> index of its class or None."""
     if options.class_map:
-        return _mapped(options.class_map)
+        mapped = ClassMap(options.class_map)
+        return mapped.names, mapped
     if options.id_divisor:
         entries = read_classes(options.classes, root)
         index_of = {entry.id: index for index, entry in enumerate(entries)}
@@ -77,18 +82,44 @@ def _class_rule(root: Path, options: Options) -> tuple[list[str], object]:
     return [entries[0].name], lambda _, value: 0
 
 
-def _mapped(file: str) -> tuple[list[str], object]:
-    try:
-        content = json.loads(Path(file).read_text())
-        maps = [value for value in content.values() if isinstance(value, dict)] or [content]
-        names = sorted({name for mapping in maps for name in mapping.values()})
-        index_of = {name: index for index, name in enumerate(names)}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f'--class-map {file} could not be read ({error}): expected json, instance id -> class name, or '
-                        'image stem -> such a mapping') from None
+class ClassMap:
+    """Class names by instance id, for all images or for each: what `--class-map` has.
 
-    def class_of(stem: str, value: int) -> int | None:
-        mapping = content.get(stem, {}) if maps[0] is not content else content
-        return index_of.get(mapping.get(str(value)))
+    Args:
+        file: json, instance id -> class name, or image -> such an object. An image is its path below its folder
+            without suffix, or its stem.
 
-    return names, class_of
+    Raises:
+        UserError: the file is something else.
+    """
+
+    def __init__(self, file: str):
+        try:
+            content = json.loads(Path(file).read_text(encoding='utf-8'))
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._unfit(file, error) from None
+        by_image = isinstance(content, dict) and any(isinstance(value, dict) for value in content.values())
+        maps = list(content.values()) if by_image else [content]
+        if not all(isinstance(entry, dict) and all(isinstance(name, str) for name in entry.values()) for entry in maps):
+            raise self._unfit(file, 'a value is of another kind')
+        self.file, self.by_image, self.shared = file, content if by_image else {}, None if by_image else content
+        self.names = sorted({name for entry in maps for name in entry.values()})
+        self.index_of = {name: index for index, name in enumerate(self.names)}
+
+    def __call__(self, pair: Pair, value: int) -> int | None:
+        """Index of the class of an instance of an image, None if it has none."""
+        own = self.by_image.get(pair.name, self.by_image.get(pair.image.stem, {}))
+        return self.index_of.get((own if self.shared is None else self.shared).get(str(value)))
+
+    def check(self, pairs: list[Pair]) -> None:
+        """Refuse a stem that several images have, unless their paths are in the map."""
+        times = Counter(pair.image.stem for pair in pairs if pair.name not in self.by_image)
+        for stem in self.by_image:
+            if times[stem] > 1:
+                raise UserError(f'--class-map {self.file}: {times[stem]} images are named {stem}: give their paths '
+                                'below the image folder, without suffix')
+
+    @staticmethod
+    def _unfit(file: str, reason) -> UserError:
+        return UserError(f'--class-map {file} could not be read ({reason}): expected json, instance id -> class name, '
+                         'or image -> such an object')

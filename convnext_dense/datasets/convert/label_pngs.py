@@ -5,7 +5,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...visualization.draw import IGNORED
-from .class_files import Entry, class_indices, find_class_file, read_classes, split_ignored
+from .class_files import ClassEntry, class_indices, find_class_file, read_classes, split_ignored
 from .pairs import find_pairs, image_files, mask_folders, read_ids
 from .source import Options, Sample, Skipped, Source, numbered
 
@@ -20,12 +20,12 @@ def detect(root: Path) -> bool:
         return False
     try:
         return read_ids(image_files(folders[0])[0]).ndim == 2
-    except (UserError, OSError):
+    except (UserError, OSError, SyntaxError):
         return False
 
 
 def open_source(root: Path, options: Options) -> Source:
-    """Map every id of the class list to its class; 255 is ignored unless the list names it.
+    """Map every id of the class list to its class; 255 is ignored unless the list has it.
 
     Raises:
         UserError: no masks, no class list, or more classes than a label PNG holds.
@@ -35,7 +35,11 @@ def open_source(root: Path, options: Options) -> Source:
     names, indices = class_indices(classes)
     check_class_count(names)
     table = np.full(2**16, UNKNOWN, np.uint8)
-    table[[IGNORED, *(int(value) for value in options.ignore if value.isdigit()), *(e.id for e in ignored)]] = IGNORED
+    no_class = [IGNORED, *(int(value) for value in options.ignore if value.isdigit()), *(e.id for e in ignored)]
+    for number in (*no_class, *(entry.id for entry in classes)):
+        if not 0 <= number < len(table):
+            raise UserError(f'the class list has the id {number}, expected ids from 0 to {len(table) - 1}')
+    table[no_class] = IGNORED
     table[[entry.id for entry in classes]] = indices
 
     def labels(mask: Path) -> np.ndarray:
@@ -56,7 +60,7 @@ def check_class_count(names: list[str]) -> None:
 
 
 def known_labels(labels: np.ndarray, mask: Path, unknown: str, describe) -> np.ndarray:
-    """`labels` with `UNKNOWN` turned to ignored, or refused, as `--unknown` says."""
+    """`labels` with `UNKNOWN` set to ignored, or an error, as `--unknown` says."""
     beyond = labels == UNKNOWN
     if beyond.any():
         if unknown == 'error':
@@ -66,12 +70,12 @@ def known_labels(labels: np.ndarray, mask: Path, unknown: str, describe) -> np.n
     return labels
 
 
-def palette_of(entries: list[Entry], names: list[str]) -> list[list[int]] | None:
-    """The colour of each class where all have one, else None."""
+def palette_of(entries: list[ClassEntry], names: list[str]) -> list[list[int]] | None:
+    """The colour of each class if all have one, otherwise None."""
     colours = {entry.name: entry.colour for entry in reversed(entries)}
     return [list(colours[name]) for name in names] if all(colours.values()) else None
 
 
-def ignored_note(ignored: list[Entry]) -> list[str]:
+def ignored_note(ignored: list[ClassEntry]) -> list[str]:
     """The sentence that says which classes of the list are ignored."""
     return [f'ignored (label 255): {", ".join(entry.name for entry in ignored)}'] if ignored else []

@@ -1,11 +1,12 @@
 """Images and the mask files that belong to them, found by folder and file name."""
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...errors import UserError
+from ...utils.images import open_image
 from .source import Options, Skipped
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -15,13 +16,22 @@ MASK_FOLDERS = ('masks', 'PedMasks', 'labels', 'annotations', 'SegmentationClass
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val',
                'test': 'test', 'testing': 'test'}
 
+Place = tuple[str, ...]  # folders between the root of images or masks and a file, split names in one spelling
+
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its mask, and the split that the folder names say ('train', 'val' or None)."""
+    """An image and its mask.
+
+    Args:
+        image, mask: the files.
+        split: 'train', 'val' or None, from the names of the folders.
+        name: path of the image below its folder without suffix, as `camel/00000`.
+    """
     image: Path
     mask: Path
     split: str | None
+    name: str
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -33,9 +43,9 @@ def image_files(folder: Path) -> list[Path]:
 def split_of(file: Path, folder: Path) -> str | None:
     """'train', 'val', 'test' or None, from the folders between `folder` (included) and the file."""
     for part in (*file.relative_to(folder).parts[:-1], folder.name):
-        for suffix in ('', 'annot', '2012', '2017'):
-            if part.lower().removesuffix(suffix) in SPLIT_NAMES:
-                return SPLIT_NAMES[part.lower().removesuffix(suffix)]
+        split = _split_name(part)
+        if split is not None:
+            return split
     return None
 
 
@@ -45,39 +55,45 @@ def mask_folders(root: Path) -> list[Path]:
 
 
 def find_pairs(root: Path, options: Options, skipped: Skipped) -> list[Pair]:
-    """Pairs of image and mask: the same stem, or the mask's begins with the image's (`a.jpg`, `a_mask.png`).
+    """Pairs of image and mask with the same relative path and the same stem, or an ending (`a.jpg`, `a_mask.png`).
+
+    The folders may differ where one of them is missing on one side (`train/a.jpg`, `a.png`), and in the spelling of a
+    split (`train`, `trainannot`).
 
     Raises:
-        UserError: no folder of images or of masks, more than one that may be meant, or no pair at all.
+        UserError: no folder of images or of masks, more than one that may be meant, no pair at all, or a mask or an
+            image that could belong to several.
     """
-    folders = list(zip(_folders(root, options.images, IMAGE_FOLDERS, '--images'),
-                       _folders(root, options.masks, MASK_FOLDERS, '--masks'), strict=False))
     if options.images and len(options.images) != len(options.masks or options.images):
         raise UserError(f'--images names {len(options.images)} folders and --masks {len(options.masks)}: give as many')
+    folders = list(zip(_folders(root, options.images, IMAGE_FOLDERS, '--images'),
+                       _folders(root, options.masks, MASK_FOLDERS, '--masks'), strict=False))
     pairs = []
     for images, masks in folders:
         pairs += _pairs_of(images, masks, skipped)
     if not pairs:
         raise UserError(f'no image of {", ".join(str(i) for i, _ in folders)} has a mask in '
-                        f'{", ".join(str(m) for _, m in folders)}: expected the image\'s name, or that and an ending '
-                        'such as _mask')
+                        f'{", ".join(str(m) for _, m in folders)}: expected the image\'s path and name, or that and an '
+                        'ending such as _mask')
     return pairs
 
 
 def read_ids(file: Path) -> np.ndarray:
-    """Values of a mask with one channel, (H, W); of a palette image the indices, not the colours.
+    """Values of a mask with one channel, (H, W) integers; of a palette image the indices, not the colours.
 
     Raises:
-        UserError: the file has colours.
-        OSError: it cannot be read.
+        UserError: the file has colours, values that are no integers, or more pixels than the limit.
+        OSError, SyntaxError: it cannot be read.
     """
-    with Image.open(file) as image:
+    with open_image(file) as image:
         values = np.asarray(image)
     if values.ndim == 3:
         if (values[..., :3] != values[..., :1]).any():
             raise UserError(f'{file} has colours, expected one channel of ids: convert it with --from rgb-masks and a '
                             'list of the colours')
         values = values[..., 0]
+    if values.dtype.kind not in 'biu':
+        raise UserError(f'{file} has values of type {values.dtype}, expected integers: write ids as 8 or 16 bit PNG')
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
@@ -97,29 +113,64 @@ def _folders(root: Path, given: tuple[str, ...], known: tuple[str, ...], flag: s
 
 
 def _pairs_of(images: Path, masks: Path, skipped: Skipped) -> list[Pair]:
-    by_key = {(split_of(file, images), file.stem): file for file in image_files(images)}
-    files = image_files(masks)
-    pairs, used = [], set()
-    for mask in files:
-        key = _image_key(split_of(mask, masks), mask.stem, by_key)
-        if key is None:
+    by_stem: dict[str, list[tuple[Place, Path]]] = defaultdict(list)
+    for file in image_files(images):
+        by_stem[file.stem].append((_place(file, images), file))
+    candidates: dict[Path, list[tuple[tuple[bool, bool], Path]]] = {}  # image -> its masks with how well they fit
+    for mask in image_files(masks):
+        found = _image_of(mask, _place(mask, masks), by_stem)
+        if found is None:
             skipped.add('mask without an image', mask)
-        elif key in used:
-            skipped.add('second mask of an image', mask)
-        elif key[0] == 'test':
-            skipped.add('image of a test split', by_key[key])
         else:
-            pairs.append(Pair(by_key[key], mask, key[0]))
-        used.add(key)
-    for key in by_key.keys() - used:
-        skipped.add('image without a mask', by_key[key])
-    return pairs
+            candidates.setdefault(found[0], []).append((found[1], mask))
+    pairs = []
+    for image, fits in candidates.items():
+        best = max(fit for fit, _ in fits)
+        chosen = [mask for fit, mask in fits if fit == best]
+        if len(chosen) > 1:
+            raise UserError(f'{image} could have the mask {chosen[0]} or {chosen[1]}: keep one mask for each image')
+        for _, mask in fits:
+            if mask != chosen[0]:
+                skipped.add('second mask of an image', mask)
+        split = split_of(image, images) or split_of(chosen[0], masks)
+        if split == 'test':
+            skipped.add('image of a test split', image)
+        else:
+            pairs.append(Pair(image, chosen[0], split, image.relative_to(images).with_suffix('').as_posix()))
+    for entries in by_stem.values():
+        for _, image in entries:
+            if image not in candidates:
+                skipped.add('image without a mask', image)
+    return sorted(pairs, key=lambda pair: pair.mask)
 
 
-def _image_key(split: str | None, stem: str, images: dict) -> tuple | None:
-    """The key of the image whose stem is `stem`, or `stem` without one or more endings after `_`."""
+def _image_of(mask: Path, place: Place, by_stem: dict) -> tuple[Path, tuple[bool, bool]] | None:
+    """The image of a mask, and whether folder and stem are equal: the stem, or that without endings after `_`."""
+    stem = mask.stem
     while stem:
-        if (split, stem) in images:
-            return split, stem
+        near = [(other, image) for other, image in by_stem.get(stem, ()) if _is_near(place, other)]
+        found = [entry for entry in near if entry[0] == place] or near
+        if len(found) > 1:
+            raise UserError(f'the mask {mask} could belong to {found[0][1]} or {found[1][1]}: put masks into the same '
+                            'folders as their images, with one image for each name')
+        if found:
+            return found[0][1], (found[0][0] == place, stem == mask.stem)
         stem = stem.rpartition('_')[0]
+    return None
+
+
+def _is_near(first: Place, second: Place) -> bool:
+    """Whether one place ends with the other: `train/camel` and `camel`, or anything and the folder itself."""
+    shared = min(len(first), len(second))
+    return first[len(first) - shared:] == second[len(second) - shared:]
+
+
+def _place(file: Path, folder: Path) -> Place:
+    return tuple(_split_name(part) or part for part in file.relative_to(folder).parts[:-1])
+
+
+def _split_name(part: str) -> str | None:
+    for suffix in ('', 'annot', '2012', '2017'):
+        if part.lower().removesuffix(suffix) in SPLIT_NAMES:
+            return SPLIT_NAMES[part.lower().removesuffix(suffix)]
     return None

@@ -1,24 +1,22 @@
 """Before anything is written: read every annotation once, leave out what cannot be used, split, and name."""
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...errors import UserError
-from ..layout import SPLITS
+from ...utils.images import OversizedImageError, image_size, max_pixels
+from ...utils.progress import progress_bar
+from ..layout import SPLITS, check_class_names
 from .pairs import IMAGE_SUFFIXES
 from .source import Sample, Skipped, Source
 from .splitting import stratified_split
 
-Progress = Callable[[str, int, int], None]  # called with (what, done, total)
 DEFAULT_SPLIT = 0.8
 
 
 @dataclass
-class Planned:
+class PlannedSample:
     """A sample with its split, the name (without suffix) of its files, and its size (width, height) in pixels."""
     sample: Sample
     split: str
@@ -26,30 +24,31 @@ class Planned:
     size: tuple[int, int]
 
 
-def plan(source: Source, split: float | None, seed: int, progress: Progress) -> list[Planned]:
-    """Decide what becomes of every sample. What is left out is added to `source.skipped`.
+def plan_samples(source: Source, split: float | None, seed: int) -> list[PlannedSample]:
+    """Decide split and name of every sample. What is left out is added to `source.skipped`.
 
     Args:
-        source: what a format's `open_source` returned.
-        split: share of training images; None keeps the source's own splits, or takes 0.8 where it lacks one.
+        source: from a format's `open_source`.
+        split: share of training images; None keeps the splits of the source, or takes 0.8 if it lacks one.
         seed: of the split.
-        progress: called after each image.
 
     Raises:
-        UserError: nothing is left.
+        UserError: a class name that cannot be used, or no image is left.
     """
+    try:
+        check_class_names(source.classes)
+    except ValueError as error:
+        raise UserError(f'{error}: rename it in the source') from None
     kept, labels, sizes = [], [], []
-    for done, sample in enumerate(source.samples, 1):
-        size = _image_size(sample, source.skipped)
-        if size is not None:
-            annotation = sample.load(source.skipped.add)
-            if source.task == 'seg' and annotation.shape[::-1] != size:
-                source.skipped.add('label map of another size than its image', sample.image)
-            else:
+    with progress_bar('images read', len(source.samples), 'image') as bar:
+        for sample in source.samples:
+            size = _image_size(sample, source.skipped)
+            annotation = None if size is None else _annotation(sample, size, source)
+            if annotation is not None:
                 kept.append(sample)
                 labels.append(_labels_in(annotation))
                 sizes.append(size)
-        progress('reading', done, len(source.samples))
+            bar.update()
     if not kept:
         reasons = '; '.join(f'{count} x {reason}, first {first}'
                             for reason, (count, first) in source.skipped.reasons.items())
@@ -59,11 +58,11 @@ def plan(source: Source, split: float | None, seed: int, progress: Progress) -> 
         if split is None:
             source.notes.append(f'the source lacks train or val: {DEFAULT_SPLIT:.0%} are for training, seed {seed}')
         splits = stratified_split(labels, DEFAULT_SPLIT if split is None else split, seed)
-    return [Planned(*entry) for entry in zip(kept, splits, _unique_names(kept), sizes, strict=True)]
+    return [PlannedSample(*entry) for entry in zip(kept, splits, _unique_names(kept), sizes, strict=True)]
 
 
-def common_suffix(planned: list[Planned]) -> tuple[str, set[str]]:
-    """The suffix that all images can have in a layout that wants one, and the suffixes that must be re-encoded.
+def common_suffix(planned: list[PlannedSample]) -> tuple[str, set[str]]:
+    """The suffix that all images can have in a layout with one suffix, and the suffixes that must be re-encoded.
 
     Suffixes of one format (.JPG, .jpeg) are one; several formats become PNG, which keeps every pixel.
     """
@@ -73,8 +72,8 @@ def common_suffix(planned: list[Planned]) -> tuple[str, set[str]]:
     return '.png', set(found) - {'.png'}
 
 
-def normal_suffix(file: Path) -> str:
-    """A file's suffix in small letters, .jpg for .jpeg and .tif for .tiff."""
+def normal_suffix(file) -> str:
+    """A file's suffix in lower case, .jpg for .jpeg and .tif for .tiff."""
     suffix = file.suffix.lower()
     return {'.jpeg': '.jpg', '.tiff': '.tif'}.get(suffix, suffix)
 
@@ -84,13 +83,34 @@ def _image_size(sample: Sample, skipped: Skipped) -> tuple[int, int] | None:
         skipped.add(f'no image suffix ({", ".join(IMAGE_SUFFIXES)})', sample.image)
         return None
     try:
-        with Image.open(sample.image) as image:
-            return image.size
+        return image_size(sample.image)
     except FileNotFoundError:
         skipped.add('image does not exist', sample.image)
+    except OversizedImageError:
+        skipped.add(_oversized('image'), sample.image)
     except Exception:  # PIL's readers fail in many ways; the finding is the same
         skipped.add('image cannot be read', sample.image)
     return None
+
+
+def _annotation(sample: Sample, size: tuple[int, int], source: Source):
+    """What `sample.load` returns, None if it cannot be used."""
+    try:
+        annotation = sample.load(source.skipped.add)
+    except OversizedImageError:
+        source.skipped.add(_oversized('mask'), sample.image)
+        return None
+    except (OSError, SyntaxError):  # from PIL; a UserError is about all masks
+        source.skipped.add('annotation or mask cannot be read', sample.image)
+        return None
+    if source.task == 'seg' and annotation.shape[::-1] != size:
+        source.skipped.add('label map of another size than its image', sample.image)
+        return None
+    return annotation
+
+
+def _oversized(what: str) -> str:
+    return f'{what} with more than {max_pixels():,} pixels (CONVNEXT_DENSE_MAX_PIXELS)'
 
 
 def _labels_in(annotation) -> set[int]:
@@ -100,7 +120,7 @@ def _labels_in(annotation) -> set[int]:
 
 
 def _unique_names(samples: list[Sample]) -> list[str]:
-    """Stems; where a stem comes twice, the folders that differ are put before it, then a number after it."""
+    """Stems; a stem that comes twice gets the name of its folder before it, then a number behind it."""
     times = Counter(sample.image.stem.casefold() for sample in samples)
     names, taken = [], set()
     for sample in samples:

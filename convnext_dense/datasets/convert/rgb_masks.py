@@ -2,9 +2,9 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...errors import UserError
+from ...utils.images import OversizedImageError, open_image
 from ...visualization.draw import IGNORED
 from .class_files import class_indices, find_class_file, read_classes, split_ignored
 from .label_pngs import UNKNOWN, check_class_count, ignored_note, known_labels, palette_of
@@ -21,9 +21,11 @@ def detect(root: Path) -> bool:
         return False
     try:
         read_ids(image_files(folders[0])[0])
+    except OversizedImageError:
+        return False
     except UserError:
         return True
-    except OSError:
+    except (OSError, SyntaxError):
         pass
     return False
 
@@ -47,7 +49,7 @@ def open_source(root: Path, options: Options) -> Source:
     table[[_code(np.array(entry.colour)) for entry in classes]] = indices
 
     def labels(mask: Path) -> np.ndarray:
-        with Image.open(mask) as image:
+        with open_image(mask) as image:
             colours = np.asarray(image.convert('RGB'))
         return known_labels(table[_code(colours)], mask, options.unknown,
                             lambda unknown: f'the colour {colours[unknown][0].tolist()}')

@@ -1,4 +1,4 @@
-"""What a converter returns: a `Source`, that is categories and samples whose annotations are read one at a time."""
+"""The result of opening a source: its categories, and samples whose annotations are read one at a time."""
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,25 +10,25 @@ Skip = Callable[[str, str], None]  # called with (reason, example)
 
 @dataclass
 class Skipped:
-    """What was left out: reason -> [how often, the first example]."""
+    """What was left out: reason -> [number, first example]."""
     reasons: dict[str, list] = field(default_factory=dict)
 
     def add(self, reason: str, example) -> None:
-        """Count one thing that is left out."""
+        """Count one thing that was left out."""
         self.reasons.setdefault(reason, [0, str(example)])[0] += 1
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says about a source; each format uses what it needs.
+    """Options of the command line about a source; each format uses those that it needs.
 
     Args:
         classes: names separated by commas, or a file of them (docs/datasets.md).
-        ignore: class names, or ids, whose pixels belong to no class.
+        ignore: class names, or ids, whose pixels are ignored.
         images: folders of images, relative to the source; default: found by name.
         masks: folders of masks or labels, one for each of `images`.
-        unknown: 'error' or 'ignore': what a pixel with an unknown id or colour does.
-        class_map: instance-masks: json file, instance id -> class name, or image stem -> such a mapping.
+        unknown: 'error' or 'ignore': how a pixel with an unknown id or colour is treated.
+        class_map: instance-masks: json file, instance id -> class name, or image -> such an object.
         id_divisor: instance-masks: the class id is the instance id divided by this, as in Cityscapes (1000).
     """
     classes: str | None = None
@@ -48,8 +48,8 @@ class Sample:
         image: its file.
         load: reads the annotation. Detection: COCO annotation dicts (category_id, bbox, area, iscrowd and, where there
             is a mask, segmentation; ids are optional). Segmentation: uint8 (H, W) labels, 0 to n-1 and 255. It is
-            called twice, to plan and to write. What it must leave out it hands to the function it is given.
-        split: 'train', 'val', or None where the source does not say.
+            called twice, to plan and to write, with a function that it calls for everything it leaves out.
+        split: 'train', 'val', or None if the source does not say.
         record: more keys of the image's record in COCO json; an `id` is kept if it is free.
     """
     image: Path

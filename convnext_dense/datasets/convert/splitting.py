@@ -1,4 +1,4 @@
-"""A seeded split into training and validation images that keeps every class's share."""
+"""A seeded split into training and validation images that keeps the share of every class."""
 import numpy as np
 
 from ...errors import UserError
@@ -8,13 +8,13 @@ def stratified_split(labels: list[set[int]], fraction: float, seed: int) -> list
     """'train' or 'val' for every image, so that about `fraction` of each class's images are for training.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", 2011):
-    the class with the fewest undecided images comes first, and each of its images goes where that class is missed
-    most. A class with two images or more has one on either side, as far as images can be shared out so.
+    the class with the fewest undecided images comes first, and each of its images goes to the part that lacks most
+    of that class. A class with two images or more gets one in each part where that is possible.
 
     Args:
         labels: the classes in each image.
         fraction: of the images for training, between 0 and 1, exclusive.
-        seed: decides among equals.
+        seed: of the order among equals.
 
     Raises:
         UserError: fewer than two images, or a fraction out of range.
@@ -48,6 +48,6 @@ def stratified_split(labels: list[set[int]], fraction: float, seed: int) -> list
             decide(int(index), wanted[label])
     for index in rng.permutation(np.flatnonzero(sides < 0)):
         decide(int(index), room)
-    if len(set(sides.tolist())) == 1:  # two images of one class: either side must have some
+    if len(set(sides.tolist())) == 1:  # two images of one class: neither part may be empty
         sides[-1] = 1 - sides[-1]
     return [('train', 'val')[side] for side in sides]

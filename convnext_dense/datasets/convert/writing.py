@@ -1,4 +1,4 @@
-"""Write a planned data set as COCO json or as label PNGs, one image at a time."""
+"""Writes a planned data set as COCO json or as label PNGs, one image at a time."""
 import json
 from collections import Counter
 from pathlib import Path
@@ -7,40 +7,42 @@ import numpy as np
 from PIL import Image
 
 from ...utils.files import place, written_whole
+from ...utils.images import open_image
+from ...utils.progress import progress_bar
 from ...visualization.draw import IGNORED, distinct_colours
+from ..json_values import is_integer
 from ..layout import SPLITS, DatasetInfo, SplitInfo
-from .planning import Planned, Progress, common_suffix, normal_suffix
+from .planning import PlannedSample, common_suffix, normal_suffix
 from .source import Source
 
 
-def write_dataset(out: Path, source: Source, planned: list[Planned], source_name: str, link: str,
-                  progress: Progress) -> DatasetInfo:
-    """Write the data set under `out`, all of it or nothing, and return what its dataset.json says.
+def write_dataset(out: Path, source: Source, planned: list[PlannedSample], source_name: str, link: str) -> DatasetInfo:
+    """Write the data set to `out`, all of it or nothing, and return the content of its dataset.json.
 
     Args:
-        out: the folder; one that is there is replaced.
-        source: what a format's `open_source` returned.
-        planned: from `plan`.
+        out: the folder; an existing one is replaced.
+        source: from a format's `open_source`.
+        planned: from `plan_samples`.
         source_name: of the format.
-        link: 'copy', 'hardlink' or 'symlink': how images get there.
-        progress: called after each image.
+        link: 'copy', 'hardlink' or 'symlink': how images get into the folder.
     """
     with written_whole(out) as part:
         write = _write_coco if source.task == 'det' else _write_labels
         palette = source.palette or [list(colour) for colour in distinct_colours(len(source.categories))]
         info = DatasetInfo(source.task, source.classes, palette, source=source_name,
-                           **write(part, source, planned, link, progress))
+                           **write(part, source, planned, link))
         info.write(part)
     return info
 
 
-def _write_coco(root: Path, source: Source, planned: list[Planned], link: str, progress: Progress) -> dict:
+def _write_coco(root: Path, source: Source, planned: list[PlannedSample], link: str) -> dict:
     files = {split: _CocoFile(root, split, source.categories) for split in SPLITS}
-    for done, entry in enumerate(planned, 1):
-        name = entry.name + entry.sample.image.suffix.lower()
-        place(entry.sample.image, root / entry.split / name, link)
-        files[entry.split].add(entry, name)
-        progress('writing', done, len(planned))
+    with progress_bar('images written', len(planned), 'image') as bar:
+        for entry in planned:
+            name = entry.name + entry.sample.image.suffix.lower()
+            place(entry.sample.image, root / entry.split / name, link)
+            files[entry.split].add(entry, name)
+            bar.update()
     splits = {split: file.close() for split, file in files.items()}
     return {'splits': splits, 'has_masks': all(file.all_have_masks for file in files.values())}
 
@@ -59,12 +61,12 @@ class _CocoFile:
         self.images, self.image_ids, self.ids = [], _Ids(), _Ids()
         self.all_have_masks = True
 
-    def add(self, entry: Planned, file_name: str) -> None:
+    def add(self, entry: PlannedSample, file_name: str) -> None:
         """Append an image and its annotations."""
         image_id = self.image_ids.take(entry.sample.record.get('id'))
-        width, height = entry.size
-        self.images.append({'width': width, 'height': height, **entry.sample.record, 'id': image_id,
-                            'file_name': file_name})
+        size = {key: value if not is_integer(entry.sample.record.get(key)) else entry.sample.record[key]
+                for key, value in zip(('width', 'height'), entry.size, strict=True)}
+        self.images.append({**size, **entry.sample.record, **size, 'id': image_id, 'file_name': file_name})
         for annotation in entry.sample.load(lambda *_: None):
             separator = ',\n' if len(self.ids) else '\n'
             record = {**annotation, 'id': self.ids.take(annotation.get('id')), 'image_id': image_id}
@@ -89,8 +91,8 @@ class _Ids:
         return len(self.taken)
 
     def take(self, wanted: int | None) -> int:
-        """An id that no one else has."""
-        if not isinstance(wanted, int) or wanted in self.taken:
+        """An id that is not taken yet."""
+        if not is_integer(wanted) or wanted in self.taken:
             while self.next in self.taken:
                 self.next += 1
             wanted = self.next
@@ -98,26 +100,27 @@ class _Ids:
         return wanted
 
 
-def _write_labels(root: Path, source: Source, planned: list[Planned], link: str, progress: Progress) -> dict:
+def _write_labels(root: Path, source: Source, planned: list[PlannedSample], link: str) -> dict:
     suffix, reencoded = common_suffix(planned)
     pixels = {split: np.zeros(256, np.int64) for split in SPLITS}
     for split in SPLITS:
         (root / 'images' / split).mkdir(parents=True)
         (root / 'annotations' / split).mkdir(parents=True)
-    for done, entry in enumerate(planned, 1):
-        image, target = entry.sample.image, root / 'images' / entry.split / f'{entry.name}{suffix}'
-        if normal_suffix(image) in reencoded:
-            with Image.open(image) as opened:
-                opened.save(target, exif=opened.getexif())
-        else:
-            place(image, target, link)
-        labels = entry.sample.load(lambda *_: None)
-        Image.fromarray(labels).save(root / 'annotations' / entry.split / f'{entry.name}.png')
-        pixels[entry.split] += np.bincount(labels.ravel(), minlength=256)
-        progress('writing', done, len(planned))
+    with progress_bar('images written', len(planned), 'image') as bar:
+        for entry in planned:
+            image, target = entry.sample.image, root / 'images' / entry.split / f'{entry.name}{suffix}'
+            if normal_suffix(image) in reencoded:
+                with open_image(image) as opened:
+                    opened.save(target, exif=opened.getexif())
+            else:
+                place(image, target, link)
+            labels = entry.sample.load(lambda *_: None)
+            Image.fromarray(labels).save(root / 'annotations' / entry.split / f'{entry.name}.png')
+            pixels[entry.split] += np.bincount(labels.ravel(), minlength=256)
+            bar.update()
     if reencoded:
-        source.notes.append(f'{", ".join(sorted(reencoded))} images are written as PNG, since a label-PNG layout has '
-                            'one suffix; every pixel is kept')
+        source.notes.append(f'{", ".join(sorted(reencoded))} images are written as PNG, since all images of a '
+                            'segmentation set have one suffix; every pixel is kept')
     images = Counter(entry.split for entry in planned)
     splits = {split: SplitInfo(images[split], dict(zip(source.classes, pixels[split].tolist(), strict=False)),
                                f'images/{split}/', seg_prefix=f'annotations/{split}/') for split in SPLITS}

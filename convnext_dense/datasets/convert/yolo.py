@@ -3,24 +3,24 @@ import math
 from functools import partial
 from pathlib import Path
 
-import yaml
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ...errors import UserError
+from ...utils.images import image_size
 from .class_files import find_class_file, read_classes
-from .pairs import SPLIT_NAMES, image_files, split_of
+from .pairs import image_files, split_of
 from .source import Options, Sample, Skipped, Source, numbered
+from .yolo_yaml import read_yaml, yaml_file
 
 TASK = 'det'
-SLACK = 0.01  # of the image's side: how far rounding may put a point outside
+SLACK = 0.01  # of the image's side: points may lie so far outside by rounding
 
 
 def detect(root: Path) -> bool:
     """A data.yaml with names, or a class list beside `labels/*.txt`."""
     if root.is_file():
         return root.suffix in ('.yaml', '.yml')
-    return _yaml_file(root) is not None or (find_class_file(root) is not None and _has_label_texts(root))
+    return yaml_file(root) is not None or (find_class_file(root) is not None and _has_label_texts(root))
 
 
 def open_source(root: Path, options: Options) -> Source:
@@ -29,11 +29,11 @@ def open_source(root: Path, options: Options) -> Source:
     Raises:
         UserError: no class list, or no images.
     """
-    file = root if root.is_file() else _yaml_file(root)
+    file = root if root.is_file() else yaml_file(root)
     folder = root if root.is_dir() else root.parent
     skipped = Skipped()
     if file is not None:
-        names, listed = _read_yaml(file, folder)
+        names, listed = read_yaml(file, folder)
     else:
         names, listed = [entry.name for entry in read_classes(options.classes, folder)], []
     if not listed:
@@ -56,7 +56,7 @@ def open_source(root: Path, options: Options) -> Source:
 
 
 def label_file(image: Path) -> Path:
-    """Where YOLO looks for an image's objects: `labels` in the place of the last `images` of its path."""
+    """The label file of an image, as YOLO finds it: the last `images` of its path replaced by `labels`."""
     parts = list(image.parts)
     if 'images' in parts:
         parts[len(parts) - 1 - parts[::-1].index('images')] = 'labels'
@@ -67,10 +67,9 @@ def _annotations(image: Path, classes: int, skip) -> list[dict]:
     file = label_file(image)
     if not file.is_file():
         return []
-    with Image.open(image) as opened:
-        width, height = opened.size
+    width, height = image_size(image)
     found = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
         if line.strip():
             try:
                 found.append(_annotation(line.split(), classes, width, height))
@@ -81,11 +80,12 @@ def _annotations(image: Path, classes: int, skip) -> list[dict]:
 
 def _annotation(words: list[str], classes: int, width: int, height: int) -> dict:
     try:
-        label, values = int(float(words[0])), [float(word) for word in words[1:]]
+        label, values = float(words[0]), [float(word) for word in words[1:]]
     except ValueError:
         raise ValueError('line with something that is no number') from None
-    if not 0 <= label < classes:
-        raise ValueError(f'class {label}, expected 0 to {classes - 1}')
+    if not (0 <= label < classes and label.is_integer()):
+        raise ValueError(f'class {label:g}, expected 0 to {classes - 1}')
+    label = int(label)
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(f'line with {len(values)} numbers after the class, expected 4 or an even number from 6')
     if not all(math.isfinite(value) for value in values):
@@ -103,41 +103,5 @@ def _annotation(words: list[str], classes: int, width: int, height: int) -> dict
             'segmentation': [polygon]}
 
 
-def _yaml_file(root: Path) -> Path | None:
-    for file in sorted([*root.glob('*.yaml'), *root.glob('*.yml')]):
-        try:
-            if 'names' in (yaml.safe_load(file.read_text()) or {}):
-                return file
-        except (yaml.YAMLError, TypeError, UnicodeDecodeError):
-            continue
-    return None
-
-
 def _has_label_texts(root: Path) -> bool:
     return any(label_file(image).is_file() for image in image_files(root)[:20])
-
-
-def _read_yaml(file: Path, folder: Path) -> tuple[list[str], list[tuple[Path, str]]]:
-    try:
-        content = yaml.safe_load(file.read_text())
-        names = content['names']
-        names = [names[index] for index in sorted(names)] if isinstance(names, dict) else list(names)
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f'{file} could not be read as a YOLO data.yaml ({error}): expected names, train and '
-                        'val') from None
-    listed = []
-    for key, split in SPLIT_NAMES.items():
-        entries = content.get(key) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
-            listed += [(image, split) for image in _listed_images(file, folder, content.get('path') or '', entry)]
-    return [str(name) for name in names], listed
-
-
-def _listed_images(file: Path, folder: Path, base: str, entry: str) -> list[Path]:
-    """Images of a folder or of a text file that lists them; `path` of the yaml may be absent, relative or stale."""
-    for place in (folder / base / entry, folder / entry, folder / entry.removeprefix('../'), Path(base) / entry):
-        if place.is_dir():
-            return image_files(place)
-        if place.suffix == '.txt' and place.is_file():
-            return [place.parent / line.strip() for line in place.read_text().splitlines() if line.strip()]
-    raise UserError(f'{file}: {entry} is neither a folder nor a text file below {folder}: correct its path')
