@@ -161,7 +161,8 @@ def test_leaves_hold_only_their_delta(tmp_path):
         inherited = values(Config.fromfile(tmp_path / path.name).to_dict())
         own = {key: value for key, value in own.items() if not key.startswith('_') and '_delete_' not in str(value)}
         repeated = [key for key, value in values(own).items() if key in inherited and inherited[key] == value]
-        assert set(repeated) <= {'optim_wrapper.optimizer.lr'}, path.name  # rates differ by entry: each leaf names its own
+        # rates differ between entries: each leaf names its own
+        assert set(repeated) <= {'optim_wrapper.optimizer.lr'}, path.name
 
 
 def test_names_follow_the_grammar():
