@@ -2,14 +2,16 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from ..config import load_config
 from ..engine.results import draw_predictions, dump_predictions, write_metrics
 from ..engine.runner import DenseRunner, prepare_testing
 from ..errors import UserError
+from ..evaluation.prediction_file import PREDICTIONS
 from ..inference import protocols
 from ..mm.device import use_device
 from ..report import write_report
-from ..report.work_dir import PREDICTIONS
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -19,9 +21,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder for metrics.json and logs (default: work_dirs/<config name>)')
     parser.add_argument('--data-root', help='folder of the data, for the loader and the evaluator')
     parser.add_argument('--show-dir', help='draw predictions beside the ground truth into this folder')
-    parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
+    parser.add_argument('--out', metavar='FILE', help='write all predictions to this file: arrays and JSON (.npz, what '
+                        'the report reads; docs/evaluation.md), or a pickle of mmdet or mmengine (.pkl)')
     parser.add_argument('--report', action='store_true',
-                        help='write report.html into the work dir: figures, errors by kind, images (docs/report.md)')
+                        help='write report.html and predictions.npz into the work dir: metrics, errors by type, images '
+                        '(docs/report.md)')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -66,14 +70,16 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
     cfg = prepare_testing(cfg, args.checkpoint, args.launcher)
     apply_protocols(cfg, args)
-    if args.report and not args.out:
-        args.out = str(Path(cfg.work_dir, PREDICTIONS))
-    if args.out:
-        dump_predictions(cfg, args.out)
+    predictions = Path(cfg.work_dir, PREDICTIONS)
+    for file in dict.fromkeys([args.out] * bool(args.out) + [str(predictions)] * args.report):
+        dump_predictions(cfg, file)
     if args.show_dir:
         draw_predictions(cfg, args.show_dir)
     runner = DenseRunner.from_cfg(cfg)
     write_metrics(runner, runner.test())
-    if args.report and runner.rank == 0:
-        work_dir = Path(cfg.work_dir)
-        print(f'written: {write_report([work_dir], work_dir / "report.html")}')
+    if args.report:
+        if runner.distributed:
+            torch.distributed.destroy_process_group()  # one process writes the report: it must not wait for the others
+        if runner.rank == 0:
+            page = write_report([predictions.parent], predictions.with_name('report.html'), predictions=predictions)
+            print(f'written: {page}')

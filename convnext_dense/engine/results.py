@@ -13,6 +13,7 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from ..errors import UserError
+from ..evaluation import prediction_file  # noqa: F401  (registers DumpPredictions)
 
 
 def write_metrics(runner: Runner, metrics: dict[str, float]) -> None:
@@ -29,19 +30,25 @@ def write_metrics(runner: Runner, metrics: dict[str, float]) -> None:
 
 
 def dump_predictions(cfg: Config, out: str) -> None:
-    """Let the evaluation also write every prediction to the pickle file ``out``, in place.
+    """Let the evaluation also write every prediction to the file ``out``, in place.
 
-    Detection: mmdet's format, masks as COCO RLE. Segmentation: mmengine's, label maps only.
+    ``.npz``: arrays and JSON (`evaluation.prediction_file`), which the report reads. ``.pkl``: a pickle; detection in
+    mmdet's format, masks as COCO RLE; segmentation in mmengine's, label maps only.
 
     Raises:
-        UserError: ``out`` is not a .pkl file.
+        UserError: ``out`` has another suffix.
     """
-    if not out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {out}: predictions are written as a pickle, expected a name that ends in .pkl')
+    if out.endswith('.npz'):
+        dump = dict(type='DumpPredictions', out_file=out)
+    elif out.endswith(('.pkl', '.pickle')):
+        dump = dict(type='DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpLabelMaps',
+                    out_file_path=out)
+    else:
+        raise UserError(f'--out {out}: expected a name that ends in .npz (arrays and JSON) or .pkl (a pickle of mmdet '
+                        'or mmengine)')
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpLabelMaps'
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=out)]
+    cfg.test_evaluator = [*evaluators, dump]
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:

@@ -11,6 +11,7 @@ from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
 from ..errors import UserError, few
+from ..utils.files import atomic_write
 
 REQUIRED = {'images': ('id', 'height', 'width'), 'categories': ('id', 'name'),
             'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}
@@ -125,11 +126,8 @@ def write_detections(detections: dict[str, list[dict]], prefix: str) -> dict[str
     files = {}
     for kind, entries in detections.items():
         files[kind] = f'{prefix}.{kind}.json'
-        os.makedirs(os.path.dirname(files[kind]) or '.', exist_ok=True)
-        part = files[kind] + '.part'
-        with open(part, 'w') as out:
+        with atomic_write(files[kind]) as part, part.open('w') as out:
             json.dump(entries, out, default=_bytes_as_text)
-        os.replace(part, files[kind])
     return files
 
 

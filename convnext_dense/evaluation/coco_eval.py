@@ -18,6 +18,7 @@ BACKENDS = ('faster', 'pycocotools')
 AREAS = ('all', 'small', 'medium', 'large')  # up to 32^2, 96^2 pixels and beyond: pycocotools' Params.areaRng
 MAX_DETS = (1, 10, 100)  # pycocotools' Params.maxDets
 IOU_THRS = np.linspace(0.5, 0.95, 10)  # pycocotools' Params.iouThrs
+RECALLS = np.linspace(0, 1, 101)  # pycocotools' Params.recThrs, where precision is sampled
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class CocoEvaluation:
         scores: as precision: the score at which each recall is reached.
         iou_thrs: ascending.
         cat_ids: ascending; of the third axis of precision.
-        max_dets: detections an image and category that count, ascending.
+        max_dets: detections per image and category that count, ascending.
     """
     precision: np.ndarray
     recall: np.ndarray
@@ -56,6 +57,20 @@ class CocoEvaluation:
         """Average recall, 0 to 1; arguments as for `ap`."""
         return self._mean(self.recall[:, :, None], iou, area, category, max_dets)
 
+    def curve(self, iou: float | None = None, category: int | None = None) -> np.ndarray:
+        """Precision at each of the `RECALLS`, (101,), at the largest ``max_dets``; nan where there is no ground truth.
+
+        Args:
+            iou: one threshold; None is the mean over all.
+            category: an id; None is the mean over those with ground truth.
+        """
+        values = self.precision[..., 0, -1]
+        values = values if iou is None else values[self.iou_thrs == iou]
+        known = (values > -1).all(axis=(0, 1))
+        if category is not None:
+            known &= np.array(self.cat_ids) == category
+        return values[..., known].mean(axis=(0, 2)) if known.any() else np.full(len(RECALLS), np.nan)
+
     def _mean(self, values, iou, area, category, max_dets) -> float:
         """Mean of what is not -1 in (iou, category, recall, area, max_dets)."""
         last = -1 if max_dets is None else self.max_dets.index(max_dets)
@@ -69,9 +84,9 @@ class CocoEvaluation:
         return float(values.mean()) if values.size else float('nan')
 
     def stats(self) -> dict[str, float]:
-        """COCO's twelve figures under mmdet's names, in pycocotools' order.
+        """COCO's twelve metrics under mmdet's names, in pycocotools' order.
 
-        mAP is at 100 detections an image, as in pycocotools, where that is one of ``max_dets``, the others at the
+        mAP is at 100 detections per image, as in pycocotools, where that is one of ``max_dets``, the others at the
         largest: with mmdet's (100, 300, 1000) that is 1000.
         """
         sizes = {name[0]: name for name in AREAS[1:]}
@@ -101,7 +116,7 @@ def evaluate(coco_gt: COCO, detections: list[dict], iou_type: str, *, backend: s
         iou_type: 'bbox' or 'segm'. The area of a mask is the number of its pixels, whatever its box is.
         backend: 'faster' or 'pycocotools'.
         cat_ids: categories that count; None is all.
-        max_dets: best detections an image and category that count.
+        max_dets: best detections per image and category that count.
         iou_thrs: of a match, 0 to 1.
         use_cats: False evaluates as if all categories were one (proposals).
 
@@ -154,7 +169,7 @@ def _pycocotools(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOev
     return COCOeval(coco_gt, nothing, iou_type)
 
 
-class Detections(FasterCOCO):
+class UnindexedResults(FasterCOCO):
     """COCO results, all of which are evaluated: with nothing to look up, no index is built.
 
     Those of other images and categories lie in cells that no evaluation visits.
@@ -188,7 +203,7 @@ def _faster(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOeval_fa
         elif (image, category) in compared:
             result['segmentation'] = detection['segmentation']
         results.append(result)
-    return COCOeval_faster(coco_gt, Detections(results, coco_gt.imgs), iou_type)
+    return COCOeval_faster(coco_gt, UnindexedResults(results, coco_gt.imgs), iou_type)
 
 
 def _check_segmentations(coco_gt: COCO) -> None:

@@ -1,6 +1,5 @@
-"""mIoU from one confusion matrix of exact integers, in the place of mmseg's IoUMetric."""
+"""mIoU from one confusion matrix of exact integers, instead of mmseg's IoUMetric."""
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from mmseg.registry import METRICS
 from PIL import Image
 from torch import Tensor
 
-from ..errors import UserError, few
+from ..errors import UserError
+from ..utils.files import atomic_write
+from .confusion import areas, confusion_matrix
 
 KINDS = ('mIoU', 'mDice', 'mFscore')
 
@@ -28,14 +29,14 @@ class FastIoUMetric(IoUMetric):
     - Memory does not grow with the data set, and ranks exchange one tensor in one all-reduce; the integers are the
       same for any number of them.
     - Labels or predictions beyond the classes, and maps of different sizes, are a `UserError`; mmseg drops the
-      former without a word.
+      former silently.
 
     Args:
         ignore_index: label that does not count.
         iou_metrics: of 'mIoU' (with mAcc), 'mDice' and 'mFscore' (with precision and recall), one or a list.
-        nan_to_num: value in the place of nan, which absent classes have; None leaves nan.
+        nan_to_num: value that replaces nan, which absent classes have; None leaves nan.
         beta: weight of recall in the F-score.
-        per_class: also return every class's figures, as ``IoU_wall``, in percent.
+        per_class: also return every class's metrics, as ``IoU_wall``, in percent.
         **options: mmseg's others: output_dir, format_only, collect_device, prefix.
 
     Attributes:
@@ -92,16 +93,16 @@ class FastIoUMetric(IoUMetric):
         """mmseg's summary and table of ``(intersection, union, prediction, label)`` areas."""
         metrics = super().compute_metrics(results)
         if self.per_class:
-            figures = self.total_area_to_metrics(*results[0], self.metrics, self.nan_to_num, self.beta)
-            for figure in figures.keys() - {'aAcc'}:
-                metrics |= {f'{figure}_{name}': float(np.round(value * 100, 2))
-                            for name, value in zip(self.dataset_meta['classes'], figures[figure], strict=True)}
+            values = self.total_area_to_metrics(*results[0], self.metrics, self.nan_to_num, self.beta)
+            for metric in values.keys() - {'aAcc'}:
+                metrics |= {f'{metric}_{name}': float(np.round(value * 100, 2))
+                            for name, value in zip(self.dataset_meta['classes'], values[metric], strict=True)}
         return metrics
 
     def _add(self, label: Tensor, prediction: Tensor, name: str) -> None:
         if label.shape[-2:] != prediction.shape[-2:]:
             raise UserError(f'{name} is {_size(label)}, but the prediction is {_size(prediction)} (height x width): a '
-                            'label map must have the size of its image; mend it, or remove the pair from the data set')
+                            'label map must have the size of its image; fix it, or remove the pair from the data set')
         newest = confusion_matrix(label, prediction, len(self.dataset_meta['classes']), self.ignore_index, name)
         self._counts = newest.clone() if self._counts is None else self._counts.add_(newest)
         self._newest = newest
@@ -138,46 +139,8 @@ class FastIoUMetric(IoUMetric):
         """One PNG as mmseg writes it: labels from 1 where the data set's zero label was reduced away."""
         labels = prediction.squeeze().cpu().numpy() + int(bool(sample.get('reduce_zero_label', False)))
         file = Path(self.output_dir) / f'{Path(sample["img_path"]).stem}.png'
-        part = file.with_suffix('.png.part')
-        Image.fromarray(labels.astype(np.uint8 if labels.max() < 256 else np.uint16)).save(part, format='PNG')
-        os.replace(part, file)
-
-
-def confusion_matrix(label: Tensor, prediction: Tensor, classes: int, ignore_index: int = 255,
-                     name: str = 'the label map') -> Tensor:
-    """Pixels by ground truth (row) and prediction (column), (classes, classes) int64 on the maps' device.
-
-    Args:
-        label: integers, any shape; 0 to classes - 1, or ``ignore_index``, whose pixels do not count.
-        prediction: integers, the same shape; 0 to classes - 1.
-        name: of the label's file, for messages.
-
-    Raises:
-        UserError: a value beyond the classes.
-    """
-    if not 0 <= ignore_index <= 255:
-        label, ignore_index = torch.where(label == ignore_index, classes, label), classes
-    rows = max(classes, ignore_index + 1)  # ignored pixels get a row of their own, which is quicker than a mask
-    (low, high), (label_low, label_high) = (torch.stack(values.aminmax()).tolist() for values in (prediction, label))
-    if low >= 0 and high < classes and label_low >= 0 and label_high < rows:
-        cells = prediction.flatten().long().add(label.flatten(), alpha=classes)
-        counts = torch.bincount(cells, minlength=rows * classes).view(rows, classes)
-        counts[ignore_index] = 0
-        if not counts[classes:].any():
-            return counts[:classes]
-    allowed = set(range(classes))
-    beyond = set(label.unique().tolist()) - allowed - {ignore_index}
-    if not beyond:
-        name, beyond = f'the prediction for {name}', set(prediction.unique().tolist()) - allowed
-    raise UserError(f'{name} has the values {few(beyond)}, but there are {classes} classes, so 0 to {classes - 1} (and '
-                    'in label maps the ignore_index) are expected: mend the label maps, set reduce_zero_label as they '
-                    'need it, or set metainfo and every num_classes to the classes they have')
-
-
-def areas(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(classes,) float64 each: intersection, union, pixels predicted, pixels labelled; exact up to 2^53 pixels."""
-    intersection, predicted, labelled = matrix.diag(), matrix.sum(0), matrix.sum(1)
-    return tuple(area.double() for area in (intersection, predicted + labelled - intersection, predicted, labelled))
+        with atomic_write(file) as part:
+            Image.fromarray(labels.astype(np.uint8 if labels.max() < 256 else np.uint16)).save(part, format='PNG')
 
 
 def _name(sample: dict) -> str:

@@ -1,16 +1,16 @@
-"""What costs a detector its AP: the error types of TIDE, each with the AP that mending it would bring.
+"""What costs a detector its AP: the error types of TIDE, each with the AP that fixing it would bring.
 
 Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
-sections 2.2 and 2.3; where the paper leaves a choice (which type comes first, several detections that could be mended
+sections 2.2 and 2.3; where the paper leaves a choice (which type comes first, several detections that could be fixed
 to the same object), it is made as in the authors' package tidecv, which a test compares with.
 """
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .average_precision import RECALLS
-from .scenes import Scene, match
+from ..evaluation.coco_eval import RECALLS
+from .overlaps import ImageOverlaps, match
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU; the paper's section 2.2
 FALSE_POSITIVES = ('Cls', 'Loc', 'Both', 'Dupe', 'Bkg')
@@ -28,15 +28,15 @@ MEANINGS = {
 
 @dataclass
 class ErrorBreakdown:
-    """AP at IoU 0.5, what mending each type would add to it (both 0 to 1), and how many errors of a type there are."""
+    """AP at IoU 0.5, what fixing each type would add to it (both 0 to 1), and how many errors of a type there are."""
     ap: float
     gains: dict[str, float]
     counts: dict[str, int]
 
 
 @dataclass
-class _Detections:
-    """Every detection of the data set; `target` is the object that a Cls or Loc error would be mended to, or -1."""
+class _ClassifiedDetections:
+    """Every detection of the data set; `target` is the object that a Cls or Loc error would be corrected to, or -1."""
     labels: np.ndarray
     scores: np.ndarray
     correct: np.ndarray
@@ -45,35 +45,35 @@ class _Detections:
     target: np.ndarray
 
 
-def error_breakdown(scenes: Sequence[Scene], num_classes: int) -> ErrorBreakdown | None:
+def error_breakdown(images: Sequence[ImageOverlaps], num_classes: int) -> ErrorBreakdown | None:
     """Sort every error into a type and measure what each type costs.
 
     The mean over classes is COCO's: classes without annotated objects do not count.
 
     Args:
-        scenes: of all images.
+        images: of all images.
         num_classes: labels are below it.
 
     Returns:
         The breakdown, or None where no object is annotated.
     """
-    truth_labels = np.concatenate([np.zeros(0, int), *(scene.truth_labels for scene in scenes)])
-    if not truth_labels.size:
+    gt_labels = np.concatenate([np.zeros(0, int), *(image.gt_labels for image in images)])
+    if not gt_labels.size:
         return None
-    start, parts, matched = 0, [], np.zeros(len(truth_labels), bool)
-    for scene in scenes:
-        part = _classify(scene)
-        objects = match(scene.iou * scene.same_class(), FOREGROUND)
+    start, parts, matched = 0, [], np.zeros(len(gt_labels), bool)
+    for image in images:
+        part = _classify(image)
+        objects = match(image.iou * image.same_class(), FOREGROUND)
         matched[start + objects[objects >= 0]] = True
         part.target[part.target >= 0] += start
-        start += len(scene.truth_labels)
+        start += len(image.gt_labels)
         parts.append(part)
-    found = _Detections(*(np.concatenate([getattr(part, name) for part in parts])
-                          for name in _Detections.__dataclass_fields__))
-    mended = _best_of_each_target(found, matched)
+    found = _ClassifiedDetections(*(np.concatenate([getattr(part, field.name) for part in parts])
+                                    for field in fields(_ClassifiedDetections)))
+    fixable = _best_of_each_target(found, matched)
     covered = matched.copy()
     covered[found.target[found.target >= 0]] = True
-    objects = np.bincount(truth_labels, minlength=num_classes)
+    objects = np.bincount(gt_labels, minlength=num_classes)
     present = np.flatnonzero(objects)
 
     def mean_ap(keep, labels=found.labels, scores=found.scores, correct=found.correct, count=objects) -> float:
@@ -82,42 +82,43 @@ def error_breakdown(scenes: Sequence[Scene], num_classes: int) -> ErrorBreakdown
     ap = mean_ap(found.counted)
     fixed = {}
     for name in ('Cls', 'Loc'):
-        fix = mended & (found.types == name)
-        labels = np.where(fix, truth_labels[found.target], found.labels)
+        fix = fixable & (found.types == name)
+        labels = np.where(fix, gt_labels[found.target], found.labels)
         fixed[name] = mean_ap(fix | found.counted & (found.types != name), labels, correct=found.correct | fix)
     for name in ('Both', 'Dupe', 'Bkg'):
         fixed[name] = mean_ap(found.counted & (found.types != name))
-    fixed['Miss'] = mean_ap(found.counted, count=objects - np.bincount(truth_labels[~covered], minlength=num_classes))
+    fixed['Miss'] = mean_ap(found.counted, count=objects - np.bincount(gt_labels[~covered], minlength=num_classes))
     gains = {name: max(0.0, value - ap) for name, value in fixed.items()}
     gains['FP'] = mean_ap(found.counted, scores=found.correct.astype(float)) - ap
-    gains['FN'] = mean_ap(found.counted, count=np.bincount(truth_labels[matched], minlength=num_classes)) - ap
+    gains['FN'] = mean_ap(found.counted, count=np.bincount(gt_labels[matched], minlength=num_classes)) - ap
     counts = {name: int((found.counted & (found.types == name)).sum()) for name in FALSE_POSITIVES}
     counts.update(Miss=int((~covered).sum()), FP=int((found.counted & ~found.correct).sum()), FN=int((~matched).sum()))
     return ErrorBreakdown(ap, gains, counts)
 
 
-def _classify(scene: Scene) -> _Detections:
+def _classify(image: ImageOverlaps) -> _ClassifiedDetections:
     """The detections of one image; targets are indices into its objects."""
-    same = scene.same_class()
-    own, other = scene.iou * same, scene.iou * ~same
+    same = image.same_class()
+    own, other = image.iou * same, image.iou * ~same
     objects = match(own, FOREGROUND)
     correct = objects >= 0
-    used = np.zeros(len(scene.truth_labels), bool)
+    used = np.zeros(len(image.gt_labels), bool)
     used[objects[correct]] = True
     best_own, best_other = (values.max(axis=1, initial=0) for values in (own, other))
     loc = (best_own >= BACKGROUND) & (best_own <= FOREGROUND)
     cls = best_other >= FOREGROUND
     duplicate = (own * used).max(axis=1, initial=0) >= FOREGROUND
-    background = scene.iou.max(axis=1, initial=0) <= BACKGROUND
+    background = image.iou.max(axis=1, initial=0) <= BACKGROUND
     types = np.select([correct, loc, cls, duplicate, background], ['', 'Loc', 'Cls', 'Dupe', 'Bkg'], 'Both')
     target = np.full(len(correct), -1)
     if used.size:
         wanted = np.where(types == 'Loc', own.argmax(axis=1), other.argmax(axis=1))
         target = np.where(np.isin(types, ('Loc', 'Cls')) & ~used[wanted], wanted, -1)
-    return _Detections(scene.labels, scene.scores, correct, correct | ~scene.in_crowd(FOREGROUND), types, target)
+    counted = correct | ~image.in_crowd(FOREGROUND)
+    return _ClassifiedDetections(image.labels, image.scores, correct, counted, types, target)
 
 
-def _best_of_each_target(found: _Detections, matched: np.ndarray) -> np.ndarray:
+def _best_of_each_target(found: _ClassifiedDetections, matched: np.ndarray) -> np.ndarray:
     """Which detections would become right: the most certain one of those that aim at the same free object, bool."""
     aiming = np.flatnonzero(found.target >= 0)
     aiming = aiming[np.argsort(-found.scores[aiming], kind='stable')]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .confusion import MIN_IOU, MIN_SCORE, Agreement
-from .scenes import Scene, match
+from .overlaps import ImageOverlaps, match
 
 
 @dataclass
@@ -30,33 +30,33 @@ FALSE_POSITIVE, LARGE_MISS = 'most confident false positives', 'largest missed o
 CONFUSED_AREA = 'largest confused areas'
 
 
-def detection_score(index: int, scene: Scene, names: Sequence[str]) -> ImageScore | None:
+def detection_score(index: int, image: ImageOverlaps, names: Sequence[str]) -> ImageScore | None:
     """F1 of the detections with a score from 0.3, right at IoU 0.5 with their own class; None where nothing is.
 
     Detections in a crowd region of their class do not count.
     """
-    kept = scene.scores >= MIN_SCORE
-    objects = match((scene.iou * scene.same_class())[kept], MIN_IOU)
-    found = np.isin(np.arange(len(scene.truth_labels)), objects)
-    false = np.flatnonzero(kept)[(objects < 0) & ~scene.in_crowd(MIN_IOU)[kept]]
+    kept = image.scores >= MIN_SCORE
+    objects = match((image.iou * image.same_class())[kept], MIN_IOU)
+    found = np.isin(np.arange(len(image.gt_labels)), objects)
+    false = np.flatnonzero(kept)[(objects < 0) & ~image.in_crowd(MIN_IOU)[kept]]
     hits, misses = int(found.sum()), int((~found).sum())
     if hits + misses + len(false) == 0:
         return None
     f1 = 2 * hits / (2 * hits + misses + len(false))
     surprises = {}
     if len(false):
-        score, name = scene.scores[false[0]], names[scene.labels[false[0]]]  # the most certain comes first
+        score, name = image.scores[false[0]], names[image.labels[false[0]]]  # the most certain comes first
         surprises[FALSE_POSITIVE] = float(score), f'{name} with score {score:.2f}'
     if misses:
-        largest = np.flatnonzero(~found)[scene.truth_areas[~found].argmax()]
-        area, name = scene.truth_areas[largest], names[scene.truth_labels[largest]]
+        largest = np.flatnonzero(~found)[image.gt_areas[~found].argmax()]
+        area, name = image.gt_areas[largest], names[image.gt_labels[largest]]
         surprises[LARGE_MISS] = float(area), f'{name}, {100 * area:.0f} % of the image'
     return ImageScore(index, f1, hits + misses, f'F1 {f1:.2f}: {hits} found, {misses} missed, {len(false)} false',
                       surprises)
 
 
 def label_score(index: int, matrix: np.ndarray, names: Sequence[str]) -> ImageScore | None:
-    """mIoU over the classes that the image has or was given; None where every pixel is ignored.
+    """mIoU over the classes that are annotated or predicted in the image; None where every pixel is ignored.
 
     Args:
         index: place among the predictions.
@@ -71,7 +71,7 @@ def label_score(index: int, matrix: np.ndarray, names: Sequence[str]) -> ImageSc
     share = wrong[true, predicted] / matrix.sum()
     surprises = {}
     if share:
-        surprises[CONFUSED_AREA] = float(share), f'{names[true]} taken for {names[predicted]}, {100 * share:.0f} %'
+        surprises[CONFUSED_AREA] = float(share), f'{names[true]} predicted as {names[predicted]}, {100 * share:.0f} %'
     right = np.trace(matrix) / matrix.sum()
     return ImageScore(index, quality, int((matrix.sum(axis=1) > 0).sum()),
                       f'mIoU {100 * quality:.1f}, {100 * right:.0f} % of the pixels right', surprises)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from ..visualization.page import (
     Code,
     Details,
     Heading,
-    KeyFigures,
+    KeyMetrics,
     Legend,
     Panels,
     Picture,
@@ -29,10 +30,12 @@ from ..visualization.page import (
     Text,
     encode_jpeg,
 )
-from .det_results import DetectionResults
 from .image_scores import choose, most_different
-from .seg_results import SegmentationResults
 from .work_dir import WorkDir
+
+if TYPE_CHECKING:  # each needs one of mmdet and mmseg
+    from .det_results import DetectionResults
+    from .seg_results import SegmentationResults
 
 MANY_CLASSES = 40  # beyond it, bars show the ends of the list, and the whole list opens on request
 SHOWN = 15
@@ -40,8 +43,8 @@ PICTURE_SIDE = 640  # pixels of the longer side
 MEASURES = {'det': 'AP over IoU 0.5 to 0.95, per cent', 'seg': 'IoU, per cent'}
 COUNTED = {'det': 'objects', 'seg': 'pixels'}
 QUALITY = {'det': 'F1 is that of the boxes with a score of at least 0.3, right with their own class and IoU 0.5.',
-           'seg': 'mIoU of an image is over the classes that it has or was given; a confused area is all pixels of one '
-                  'class that were taken for one other, in per cent of the labelled pixels.'}
+           'seg': 'mIoU of an image is over the classes that are annotated or predicted in it; a confused area is all '
+                  'pixels of one class that were predicted as one other class, in per cent of the labelled pixels.'}
 
 
 @dataclass
@@ -50,22 +53,22 @@ class Evaluated:
     name: str
     work: WorkDir
     predictions_file: Path
-    results: DetectionResults | SegmentationResults
+    results: 'DetectionResults | SegmentationResults'
 
 
-def key_figures(runs: Sequence[Evaluated]) -> KeyFigures:
-    """The main figures, large."""
-    figures = []
+def key_metrics(runs: Sequence[Evaluated]) -> KeyMetrics:
+    """The main metrics, large."""
+    shown = []
     for run in runs:
         metrics = dict(run.results.metrics())
         for name in ('box AP', 'mask AP', 'mIoU', 'aAcc'):
             if metrics.get(name) is not None:
-                figures.append((f'{metrics[name]:.1f}', name + (f', {run.name}' if len(runs) > 1 else '')))
-    return KeyFigures(figures)
+                shown.append((f'{metrics[name]:.1f}', name + (f', {run.name}' if len(runs) > 1 else '')))
+    return KeyMetrics(shown)
 
 
 def metrics_section(runs: Sequence[Evaluated]) -> Section:
-    """All figures, the published ones beside them."""
+    """All metrics, the published ones beside them."""
     columns = [dict(run.results.metrics()) for run in runs]
     recipes = {run.work.recipe.name: run.work.recipe for run in runs if run.work.recipe}
     header = ['metric, per cent', *_names(runs, 'here'), *(['difference'] if len(runs) == 2 else []),
@@ -77,11 +80,11 @@ def metrics_section(runs: Sequence[Evaluated]) -> Section:
     blocks = [Table(header, rows, decimals=2, signed=[3] if len(runs) == 2 else [])]
     images, usual = len(runs[0].results.predictions), IMAGES[runs[0].work.task]
     for row in recipes:
-        blocks.append(Text(f'The published figures are those of {row}, on {usual} validation images' + (
-            '.' if images == usual else f'; here there are {images}, so that the two do not compare.')))
+        blocks.append(Text(f'The published metrics are those of {row}, on {usual} validation images' + (
+            '.' if images == usual else f'; here there are {images}, so the two cannot be compared.')))
     for run in runs:
         if run.work.recipe is None:
-            blocks.append(Text(f'{run.name} has no published figures: its config is none of the published recipes.'))
+            blocks.append(Text(f'{run.name} has no published metrics: its config is none of the published recipes.'))
         blocks += [Text(sentence) for sentence in _other_metrics(run)]
     return Section('Metrics', blocks)
 
@@ -114,7 +117,7 @@ def training_section(runs: Sequence[Evaluated]) -> Section:
 
 
 def classes_section(runs: Sequence[Evaluated]) -> Section:
-    """Per-class figures as bars and, with counts, as a table."""
+    """Per-class metrics as bars and, with counts, as a table."""
     names, task = runs[0].results.names, runs[0].work.task
     per_run = [run.results.class_values() for run in runs]
     main = next(iter(per_run[0]))
@@ -214,7 +217,7 @@ def _difference(values: Sequence[float | None]) -> list[float | None]:
 
 
 def _other_metrics(run: Evaluated) -> list[str]:
-    """A sentence for each figure of metrics.json that the predictions do not give."""
+    """A sentence for each value in metrics.json that differs from what the predictions give."""
     file = run.predictions_file.parent / 'metrics.json'
     if not file.is_file():
         return []

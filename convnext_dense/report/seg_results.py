@@ -1,15 +1,17 @@
 """Everything a report says about a segmentor's predictions."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.registry import TRANSFORMS
 
 from ..errors import UserError
-from ..visualization.draw import distinct_colours, draw_segmentation, read_image
-from .confusion import Agreement, label_confusion
-from .det_results import check_same_images
+from ..evaluation.confusion import confusion_matrix
+from ..visualization.draw import draw_segmentation, palette_of, read_image
+from .confusion import Agreement
 from .image_scores import ImageScore, label_score
+from .work_dir import check_same_images
 
 
 class SegmentationResults:
@@ -17,7 +19,7 @@ class SegmentationResults:
 
     Args:
         dataset: mmseg's.
-        predictions: of all its images, in its order.
+        predictions: as of `read_predictions`, of all its images, in its order.
         pipeline: the configs of the test pipeline's transforms, whose LoadAnnotations reads the label maps.
 
     Attributes:
@@ -33,7 +35,7 @@ class SegmentationResults:
         check_same_images(dataset, predictions)
         self.dataset, self.predictions = dataset, predictions
         self.names = list(dataset.metainfo['classes'])
-        self.palette = [tuple(c) for c in dataset.metainfo.get('palette') or distinct_colours(len(self.names))]
+        self.palette = palette_of(dataset.metainfo, self.names)
         self.load = TRANSFORMS.build(_label_loader(pipeline))
         self.confusion = np.zeros((len(self.names),) * 2, np.int64)
         scores = []
@@ -63,42 +65,48 @@ class SegmentationResults:
     def panels(self, index: int, title: str = 'prediction') -> list[tuple[str, np.ndarray]]:
         """Ground truth and prediction of an image, drawn."""
         image = read_image(self.dataset.get_data_info(index)['img_path'])
-        maps = ('ground truth', self._truth(index)), (title, self._predicted(index))
+        maps = ('ground truth', self._annotated(index)), (title, self._predicted(index))
         return [(name, draw_segmentation(image, labels.astype(np.uint8), self.palette)) for name, labels in maps]
 
     def legend(self, indices: Sequence[int]) -> list[tuple[str, tuple]]:
         """(name, colour) of the classes that some images have or were given."""
         shown = set()
         for index in indices:
-            shown.update(*(np.unique(labels).tolist() for labels in (self._truth(index), self._predicted(index))))
+            shown.update(*(np.unique(labels).tolist() for labels in (self._annotated(index), self._predicted(index))))
         return [(self.names[label], self.palette[label]) for label in sorted(shown) if label < len(self.names)]
 
     def image_name(self, index: int) -> str:
         return Path(self.dataset.get_data_info(index)['img_path']).name
 
     def _confusion(self, index: int) -> np.ndarray:
-        truth, predicted = self._truth(index), self._predicted(index)
-        count, ignore, file = len(self.names), self.dataset.ignore_index, self.dataset.get_data_info(index)
-        if truth.shape != predicted.shape:
-            raise UserError(f'{file["seg_map_path"]} has {truth.shape} rows and columns, its prediction '
-                            f'{predicted.shape}: the labels do not fit the image; mend them and evaluate again')
-        beyond = truth[(truth >= count) & (truth != ignore)]
-        if beyond.size:
-            raise UserError(f'{file["seg_map_path"]} has the label {beyond.max()}, but there are {count} classes: '
-                            f'expected 0 to {count - 1} and {ignore}; mend the label map')
-        return label_confusion(truth, predicted, count, ignore)
+        labels, predicted, file = self._annotated(index), self._predicted(index), self.dataset.get_data_info(index)
+        if labels.shape != predicted.shape:
+            raise UserError(f'{file["seg_map_path"]} has {labels.shape} rows and columns, its prediction '
+                            f'{predicted.shape}: the labels do not fit the image; fix them and evaluate again')
+        labels, predicted = (torch.from_numpy(values.astype(np.int64)) for values in (labels, predicted))
+        return confusion_matrix(labels, predicted, len(self.names), self.dataset.ignore_index,
+                                file['seg_map_path']).numpy()
 
-    def _truth(self, index: int) -> np.ndarray:
+    def _annotated(self, index: int) -> np.ndarray:
         return self.load(self.dataset.get_data_info(index))['gt_seg_map']
 
     def _predicted(self, index: int) -> np.ndarray:
-        prediction = self.predictions[index]
-        return np.asarray(prediction['pred_sem_seg']['data']).reshape(prediction['ori_shape'][:2])
+        return self.predictions[index]['labels']
 
 
 def _label_loader(pipeline: Sequence[Mapping]) -> Mapping:
-    for transform in pipeline:
+    for transform in _steps(pipeline):
         if 'LoadAnnotations' in str(transform['type']):
             return transform
     raise UserError('the test pipeline has no LoadAnnotations, so that there is nothing to compare predictions with: '
                     'add it, as configs/seg/_base_/ade20k_512x512.py has it')
+
+
+def _steps(pipeline: Sequence) -> Iterator[Mapping]:
+    """Every transform, those of TestTimeAug (lists of alternatives) included."""
+    for step in pipeline:
+        if isinstance(step, Mapping):
+            yield step
+            yield from _steps(step.get('transforms', ()))
+        else:
+            yield from _steps(step)

@@ -1,14 +1,15 @@
 """The sections of a report that belong to one task: precision and recall, errors, confusion."""
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..evaluation.coco_eval import RECALLS
 from ..visualization.curves import plot_lines, plot_matrix
 from ..visualization.page import Bars, Block, Details, Heading, Picture, Pictures, Section, Table, Text
-from .average_precision import RECALLS
 from .confusion import most_confused, row_shares
-from .det_results import KINDS
 from .error_breakdown import MEANINGS
+from .overlaps import KINDS
 from .sections import Evaluated
 
 PAIRS = 15
@@ -18,25 +19,25 @@ CURVE_IOUS = {'IoU 0.5': 0.5, 'IoU 0.5 to 0.95': None, 'IoU 0.75': 0.75}
 def detection_sections(runs: Sequence[Evaluated]) -> list[Section]:
     """Precision and recall, error types and confusion of one detector, or of two."""
     return [_precision_section(runs), _errors_section(runs), _confusion_section(
-        runs, 'What the boxes with a score of at least 0.3 were taken for: each, the most certain first, takes the '
-              'free object of any class that it overlaps most, with an IoU of at least 0.5. Row background: detections '
-              'without an object. Column background: objects without a detection.')]
+        runs, 'Class-agnostic greedy matching: each box with a score of at least 0.3, the most certain first, takes '
+              'the free object of any class that it overlaps most, with an IoU of at least 0.5. Row background: '
+              'detections without an object. Column background: objects without a detection.')]
 
 
 def segmentation_sections(runs: Sequence[Evaluated]) -> list[Section]:
     """Confusion of one segmentor, or of two."""
-    return [_confusion_section(runs, 'What the pixels of each class were taken for; ignored pixels are left out.')]
+    return [_confusion_section(runs, 'The predicted class of the pixels of each class; ignored pixels are left out.')]
 
 
 def _precision_section(runs: Sequence[Evaluated]) -> Section:
-    measured = [run for run in runs if run.results.average_precision['bbox'].ap() is not None]
+    measured = [run for run in runs if not math.isnan(run.results.evaluations['bbox'].ap())]
     if not measured:
         return Section('Precision and recall', [Text('No object is annotated, so there is nothing to measure.')])
     ious = list(CURVE_IOUS.items())[:3 if len(runs) == 1 else 2]  # more lines than four cannot be told apart
     pictures = []
     for kind, word in KINDS.items():
         lines = [(label if len(runs) == 1 else f'{run.name}, {label}', RECALLS,
-                  run.results.average_precision[kind].curve(iou))
+                  run.results.evaluations[kind].curve(iou))
                  for run in measured if kind in run.results.kinds for label, iou in ious]
         if lines:
             pictures.append(_curves(lines, f'{word}, mean over the classes'))
@@ -48,12 +49,11 @@ def _precision_section(runs: Sequence[Evaluated]) -> Section:
 
 
 def _class_curves(run: Evaluated) -> Picture:
-    found = run.results.average_precision['bbox']
-    known = [(value, label) for label, value in enumerate(found.class_ap()) if value is not None]
-    known.sort(key=lambda entry: -entry[0])
+    values = zip(run.results.class_values()['box AP'], run.results.names, run.results.category_ids, strict=True)
+    known = sorted((entry for entry in values if entry[0] is not None), key=lambda entry: -entry[0])
     shown = known if len(known) <= 6 else known[:3] + known[-3:]
-    lines = [(f'{run.results.names[label]}, AP {100 * value:.1f}', RECALLS, found.curve(0.5, label))
-             for value, label in shown]
+    lines = [(f'{name}, AP {value:.1f}', RECALLS, run.results.evaluations['bbox'].curve(0.5, category))
+             for value, name, category in shown]
     return _curves(lines, 'box, IoU 0.5, ' + ('every class' if len(known) <= 6 else 'best and worst classes by AP'))
 
 
@@ -64,7 +64,7 @@ def _curves(lines, title: str) -> Picture:
 
 def _errors_section(runs: Sequence[Evaluated]) -> Section:
     blocks: list[Block] = [Text(
-        'How much AP (at IoU 0.5, points) mending all errors of one type would bring: the types of TIDE (Bolya et al., '
+        'How much AP (at IoU 0.5, points) fixing all errors of one type would bring: the types of TIDE (Bolya et al., '
         'ECCV 2020) at a foreground IoU of 0.5 and a background IoU of 0.1. The gains do not add up.')]
     measured = {kind: [(run.name, run.results.errors[kind]) for run in runs if run.results.errors.get(kind)]
                 for kind in KINDS}
@@ -84,12 +84,12 @@ def _errors_section(runs: Sequence[Evaluated]) -> Section:
         now = ', '.join(f'{name} {100 * errors.ap:.1f}' for name, errors in found)
         blocks.append(Text(f'AP at IoU 0.5 as it is: {now}.'))
     if not groups:
-        blocks = [Text('No object is annotated, so that there are no errors to sort.')]
+        blocks = [Text('No object is annotated, so there are no errors to classify.')]
     return Section('Errors', blocks)
 
 
 def _confusion_section(runs: Sequence[Evaluated], meaning: str) -> Section:
-    blocks: list[Block] = [Text(f'{meaning} Rows are the truth and add up to 1.')]
+    blocks: list[Block] = [Text(f'{meaning} Rows are the ground truth and add up to 1.')]
     pictures, tables = [], []
     for run in runs:
         matrix, names = run.results.confusion, run.results.names
@@ -100,7 +100,7 @@ def _confusion_section(runs: Sequence[Evaluated], meaning: str) -> Section:
         if shown.size:
             titles = [labels[i] for i in shown]
             picture = plot_matrix(shares[np.ix_(shown, shown)], titles, f'confusion{of_run}, share of the row',
-                                  'prediction', 'truth')
+                                  'prediction', 'ground truth')
             pictures.append(Picture(picture, _numbering(titles), f'confusion matrix{of_run}'))
         pairs = most_confused(matrix[:len(names), :len(names)], PAIRS)
         if pairs:
@@ -108,14 +108,14 @@ def _confusion_section(runs: Sequence[Evaluated], meaning: str) -> Section:
                     for true, predicted in pairs]
             unit = 'objects' if len(matrix) > len(names) else 'pixels'
             tables += [Heading(f'Most confused classes{of_run}'),
-                       Table(('truth', 'taken for', unit, 'per cent of the true class'), rows, decimals=1)]
+                       Table(('ground truth', 'prediction', unit, 'per cent of the true class'), rows, decimals=1)]
         else:
-            tables.append(Text(f'No class was taken for another{of_run}.'))
+            tables.append(Text(f'No class was confused with another{of_run}.'))
     return Section('Confusion', [*blocks, Pictures(pictures), *tables])
 
 
 def _numbering(labels: Sequence[str]) -> str:
     if len(labels) <= 20:
-        return 'Figures are per cent of the row; below 0.5 they are left out.'
+        return 'Numbers are per cent of the row; below 0.5 they are left out.'
     every_tenth = ', '.join(f'{i} {labels[i]}' for i in range(0, len(labels), 10))
     return f'The {len(labels)} classes that occur, in the order of their labels: {every_tenth}.'

@@ -1,5 +1,6 @@
 """What a work dir holds: the config as it ran, the log, checkpoints and predictions."""
-import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from ..config import DATALOADERS, load_config
 from ..config.data_files import leaves
 from ..config.preflight import check_config
 from ..errors import UserError
+from ..evaluation.prediction_file import PREDICTIONS
 from ..recipes.metafile import Recipe, load_recipes
-from ..visualization.curves import Curve, read_scalars
+from ..visualization.curves import Curve, read_log, read_scalars
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg'}
 REPORT_DIR = 'report'  # folder in the work dir for evaluations made for the report
-PREDICTIONS = 'predictions.pkl'
+OLD_PREDICTIONS = 'predictions.pkl'  # of earlier versions
+TRAINED = re.compile(r'(best_.*|(epoch|iter)_\d+)\.pth')  # checkpoints that training writes
 
 
 @dataclass
@@ -49,9 +52,10 @@ class WorkDir:
         """Where an evaluation of the checkpoint for the report goes."""
         return self.path / REPORT_DIR / (self.checkpoint.stem if self.checkpoint else '')
 
-    def predictions(self) -> Path | None:
-        """The newest predictions that are not older than the checkpoint, or None."""
-        files = [folder / PREDICTIONS for folder in (self.path, self.evaluation_dir)]
+    def predictions(self, trust_pickle: bool = False) -> Path | None:
+        """The newest predictions that are not older than the checkpoint, or None; pickles only with `trust_pickle`."""
+        names = (PREDICTIONS, OLD_PREDICTIONS) if trust_pickle else (PREDICTIONS,)
+        files = [folder / name for folder in (self.path, self.evaluation_dir) for name in names]
         files = [file for file in files if file.is_file()
                  and (self.checkpoint is None or file.stat().st_mtime >= self.checkpoint.stat().st_mtime)]
         return max(files, key=lambda file: file.stat().st_mtime, default=None)
@@ -59,7 +63,7 @@ class WorkDir:
     def images_per_second(self, evaluated_in: Path) -> float | None:
         """Speed of the newest evaluation logged in a folder (batch size over mean time of a batch), if there is one."""
         for file in sorted(evaluated_in.glob('*/*.json'), reverse=True):
-            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            rows = read_log(file)
             if rows and rows[-1].get('time') and 'step' not in rows[-1]:  # a test; validation while training has a step
                 return self.cfg.test_dataloader.batch_size / rows[-1]['time']
         return None
@@ -86,7 +90,7 @@ def open_work_dir(path, checkpoint: str | None = None, data_root: str | None = N
     Args:
         path: the folder that `tools/train.py` or `tools/test.py` wrote.
         checkpoint: a file; default: what `tools/test.py` evaluated there last, if nothing was trained since; else
-            the newest `best_*.pth`, else the last one.
+            the newest `best_*.pth`, else the newest `epoch_N.pth` or `iter_N.pth`.
         data_root: folder of the data, where the config's is not right (any more).
 
     Raises:
@@ -116,11 +120,9 @@ def _tested_checkpoint(cfg: Config) -> Path | None:
 
 
 def _newest_checkpoint(path: Path) -> Path | None:
-    for pattern in ('best_*.pth', '*.pth'):
-        files = list(path.glob(pattern))
-        if files:
-            return max(files, key=lambda file: file.stat().st_mtime)
-    return None
+    """The newest ``best_*.pth``, else the newest ``epoch_N.pth`` or ``iter_N.pth``."""
+    files = [file for file in path.glob('*.pth') if TRAINED.fullmatch(file.name)]
+    return max(files, key=lambda file: (file.name.startswith('best_'), file.stat().st_mtime), default=None)
 
 
 def _training_config(path: Path) -> str | None:
@@ -141,3 +143,19 @@ def _curves(path: Path) -> dict[str, Curve]:
 
 def _recipe(name: str) -> Recipe | None:
     return next((recipe for recipe in load_recipes() if Path(recipe.config).stem == name and recipe.metrics), None)
+
+
+def check_same_images(dataset, predictions: Sequence[Mapping]) -> None:
+    """Refuse predictions that are not of the data set's images, one each, in its order.
+
+    Raises:
+        UserError: says what differs.
+    """
+    if len(dataset) != len(predictions):
+        raise UserError(f'there are {len(predictions)} predictions for the {len(dataset)} images of the test set: they '
+                        'were made with other settings; evaluate again with tools/test.py --report, or remove the file')
+    for index, prediction in enumerate(predictions):
+        expected, found = Path(dataset.get_data_info(index)['img_path']).name, Path(prediction['img_path']).name
+        if expected != found:
+            raise UserError(f'prediction {index} is of {found}, where the test set has {expected}: they were made with '
+                            'other settings; evaluate again with tools/test.py --report, or remove the file')

@@ -17,7 +17,7 @@ from ..config import datasets_of
 from ..config.data_files import check_files
 from ..config.preflight import check_built_dataset, check_config
 from ..errors import UserError
-from .draw import Colour, distinct_colours, draw_instances, draw_legend, draw_segmentation, load_font
+from .draw import Colour, draw_instances, draw_legend, draw_segmentation, load_font, palette_of
 from .page import Legend, Picture, Pictures, encode_jpeg, render_page, write_text
 from .predictions import instances_of
 
@@ -90,7 +90,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
         set_random_seed(seed)
         indices = sorted(random.Random(seed).sample(range(len(dataset)), min(number, len(dataset))))
         classes = dataset.metainfo['classes']
-        palette = [tuple(colour) for colour in dataset.metainfo.get('palette') or distinct_colours(len(classes))]
+        palette = palette_of(dataset.metainfo, classes)
         samples = [see(dataset[index], preprocessor, cfg.model.data_preprocessor, split == 'train', classes, palette)
                    for index in indices]
     settings = cfg.model.data_preprocessor

@@ -36,8 +36,7 @@ def read_scalars(work_dir) -> dict[str, Curve]:
         UserError: no scalars file there.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    rows = [row for row in rows if 'step' in row]  # a test run logs rows without one
+    rows = [row for file in files for row in read_log(file) if 'step' in row]  # a test run logs rows without one
     if not rows:
         raise UserError(f'{work_dir} has no training log: expected <timestamp>/vis_data/scalars.json, '
                         'as the config\'s LocalVisBackend writes it')
@@ -52,6 +51,19 @@ def read_scalars(work_dir) -> dict[str, Curve]:
             if name not in ('step', 'iter', 'epoch') and isinstance(value, int | float):
                 points.setdefault(name, {})[step] = value
     return {name: Curve(sorted(by_step), [by_step[s] for s in sorted(by_step)]) for name, by_step in points.items()}
+
+
+def read_log(file: Path) -> list[dict]:
+    """The rows of one JSON log of mmengine. Lines that are no JSON object are left out: a kill may cut off the last."""
+    rows = []
+    for line in file.read_text(errors='replace').splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 def losses_in(curves: Mapping[str, Curve]) -> list[str]:

@@ -1,6 +1,6 @@
 """Pictures of annotations and predictions. Every image here is uint8 (H, W, 3) RGB."""
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,6 +58,18 @@ def distinct_colours(count: int) -> list[Colour]:
     tones = ((0.8, 0.95), (1.0, 0.7), (0.55, 1.0))  # saturation and value, seven hues each: bright, dark, pale
     return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * golden % 1, *tones[i // 7 % 3]))
             for i in range(count)]
+
+
+def palette_of(metainfo: Mapping, classes: Sequence[str]) -> list[Colour]:
+    """The RGB colour of each class: the palette of a data set's metainfo if it has one colour per class, else others.
+
+    A data set with classes of its own keeps the palette of its type: mmdet's CocoDataset has 80 colours, whatever
+    ``metainfo=dict(classes=...)`` says.
+    """
+    palette = metainfo.get('palette')
+    if isinstance(palette, (list, tuple)) and len(palette) == len(classes):
+        return [tuple(colour) for colour in palette]
+    return distinct_colours(len(classes))
 
 
 def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[str],

@@ -6,7 +6,7 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from .draw import distinct_colours, draw_instances, draw_legend, draw_segmentation, read_image, side_by_side
+from .draw import draw_instances, draw_legend, draw_segmentation, palette_of, read_image, side_by_side
 from .predictions import instances_of
 
 
@@ -27,7 +27,7 @@ class DrawPredictionsHook(Hook):
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         dataset = runner.test_dataloader.dataset
         classes = dataset.metainfo['classes']
-        palette = [tuple(colour) for colour in dataset.metainfo.get('palette') or distinct_colours(len(classes))]
+        palette = palette_of(dataset.metainfo, classes)
         for sample in outputs:
             image = read_image(sample.img_path)
             draw = self._draw_labels if 'pred_sem_seg' in sample else self._draw_instances

@@ -1,15 +1,14 @@
-"""One self-contained web page: tables, key figures and pictures, with nothing fetched from anywhere."""
+"""One self-contained web page: tables, key metrics and pictures, with nothing fetched from anywhere."""
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
+from ..utils.files import atomic_write
 from .curves import COLOURS
 
 _MIME = {b'\x89PNG': 'image/png', b'\xff\xd8\xff': 'image/jpeg'}
@@ -79,13 +78,13 @@ class Text:
 
 
 @dataclass
-class KeyFigures:
+class KeyMetrics:
     """Large numbers with a line below each: (value, meaning) pairs."""
-    figures: Sequence[tuple[str, str]]
+    entries: Sequence[tuple[str, str]]
 
     def html(self) -> str:
         cards = ''.join(f'<div class="card"><b>{escape(value)}</b><span>{escape(meaning)}</span></div>'
-                        for value, meaning in self.figures)
+                        for value, meaning in self.entries)
         return f'<div class="cards">{cards}</div>'
 
 
@@ -242,12 +241,9 @@ def render_page(title: str, lead: str, blocks: Sequence[Block]) -> str:
 
 
 def write_text(path, text: str) -> None:
-    """Write a text file so that it is never seen half written."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+    """Write a text file whole or not at all, in UTF-8."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding='utf-8')
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 88) -> bytes:

@@ -1,31 +1,18 @@
-"""Annotations and the predictions of `tools/test.py --out`, in the form that `draw` takes."""
-import json
-import pickle
+"""Instances and masks of mmdet and COCO, in the form that `draw` takes."""
 from collections.abc import Mapping
-from pathlib import Path
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ..errors import UserError
-from .draw import IGNORED, Instances
-
-
-def read_predictions(path) -> list[dict]:
-    """Read the pickle that `tools/test.py --out` wrote. Pickles run code: read only files you made yourself."""
-    with open(path, 'rb') as file:
-        return pickle.load(file)
+from .draw import Instances
 
 
 def predicted_instances(prediction: Mapping) -> Instances:
-    """Instances of one detection result: `pred_instances` with bboxes, scores, labels and, if there, masks."""
-    found = prediction['pred_instances']
-    masks = found.get('masks')
+    """Instances of one detection result: bboxes, scores, labels and, if there are, run-length encoded masks."""
+    masks = prediction.get('masks')
     if masks is not None:
-        is_rle = isinstance(masks, list | tuple)
-        masks = decode_masks(masks, prediction['ori_shape'][:2]) if is_rle else np.asarray(masks, bool)
-    return Instances(np.asarray(found['labels']), np.asarray(found['bboxes']), masks, np.asarray(found['scores']))
+        masks = decode_masks(masks, prediction['ori_shape'])
+    return Instances(prediction['labels'], prediction['bboxes'], masks, prediction['scores'])
 
 
 def instances_of(found) -> Instances:
@@ -37,44 +24,6 @@ def instances_of(found) -> Instances:
     masks = array(found.masks).astype(bool) if 'masks' in found else None
     return Instances(array(found.labels), array(found.bboxes), masks,
                      array(found.scores) if 'scores' in found else None)
-
-
-def predicted_labels(prediction: Mapping) -> np.ndarray:
-    """Label map, uint8 (H, W), of one segmentation result."""
-    return np.asarray(prediction['pred_sem_seg']['data']).reshape(prediction['ori_shape'][:2]).astype(np.uint8)
-
-
-def read_coco_instances(ann_file) -> dict[str, Instances]:
-    """Annotated instances of a COCO json file, file name -> instances; crowds are left out.
-
-    Labels count the file's categories from 0, in the order of their ids.
-    """
-    try:
-        content = json.loads(Path(ann_file).read_text())
-    except OSError as error:
-        raise UserError(f'cannot read the annotations {ann_file}: {error.strerror}') from None
-    label_of = {category: i for i, category in enumerate(sorted(c['id'] for c in content['categories']))}
-    grouped = {image['id']: [] for image in content['images']}
-    for annotation in content['annotations']:
-        if not annotation.get('iscrowd'):
-            grouped[annotation['image_id']].append(annotation)
-    instances = {}
-    for image in content['images']:
-        found = grouped[image['id']]
-        boxes = np.array([a['bbox'] for a in found], float).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        masks = decode_masks([a['segmentation'] for a in found], (image['height'], image['width']))
-        instances[image['file_name']] = Instances(np.array([label_of[a['category_id']] for a in found], int), boxes,
-                                                  masks)
-    return instances
-
-
-def read_label_map(path, reduce_zero_label: bool) -> np.ndarray:
-    """Read a label PNG as uint8 (H, W); with `reduce_zero_label` 0 becomes 255 and every other value drops by 1."""
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2:
-        raise UserError(f'cannot read {path} as a label map: expected an image with one channel')
-    return np.where(labels == 0, IGNORED, labels - 1).astype(np.uint8) if reduce_zero_label else labels
 
 
 def encode_mask(mask: np.ndarray) -> dict:
@@ -93,3 +42,38 @@ def decode_masks(segmentations, size: tuple[int, int]) -> np.ndarray:
             segmentation = coco_mask.frPyObjects(segmentation, *size)
         mask[:] = coco_mask.decode(segmentation)
     return masks
+
+
+def check_run_lengths(data: np.ndarray, lengths: np.ndarray, pixels: np.ndarray) -> None:
+    """Refuse masks whose run lengths do not fit their images: pycocotools trusts them, and loops for ever or crashes.
+
+    Args:
+        data: the bytes of compressed COCO run lengths, mask after mask, uint8 (B,).
+        lengths: bytes of each of N masks, above 0, (N,); their sum is B.
+        pixels: of each mask's image, (N,).
+
+    Raises:
+        ValueError: some run lengths are malformed, negative, or do not add up to the pixels.
+    """
+    if not len(lengths):
+        return
+    mask_ends = np.cumsum(lengths)
+    digits = data.astype(np.int64) - 48  # six bits a byte: five of a number, the low ones first, and whether it goes on
+    is_last = (digits & 32) == 0
+    if ((digits < 0) | (digits > 63)).any() or not is_last[mask_ends - 1].all():
+        raise ValueError('masks that are no run lengths')
+    starts, ends = np.flatnonzero(np.append(True, is_last[:-1])), np.flatnonzero(is_last)
+    place = np.arange(data.size) - np.repeat(starts, ends + 1 - starts)
+    if place.max() > 6:
+        raise ValueError('masks with numbers beyond 32 bits')
+    values = np.add.reduceat((digits & 31) << 5 * place, starts)
+    values -= np.where(digits[ends] & 16, 1 << 5 * (place[ends] + 1), 0)  # two's complement
+    # from the fourth on, a number is the difference to the run two places before
+    mask = np.searchsorted(mask_ends, starts, side='right')
+    index = np.arange(len(starts)) - np.searchsorted(starts, mask_ends - lengths)[mask]
+    chain = 3 * mask + np.where(index == 0, 0, 1 + index % 2)
+    order = np.argsort(chain, kind='stable')
+    sums, is_first = np.cumsum(values[order]), np.append(True, np.diff(chain[order]) > 0)
+    runs = sums - (sums - values[order])[is_first][np.cumsum(is_first) - 1]
+    if (runs < 0).any() or (np.bincount(mask[order], weights=runs, minlength=len(lengths)) != pixels).any():
+        raise ValueError('masks that do not fit their images')

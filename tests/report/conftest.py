@@ -1,6 +1,5 @@
-"""Work dirs as the tools leave them, without training: a config, a log, and predictions made by damaging the truth."""
+"""Work dirs as the tools leave them, without training: a config, a log, and damaged ground truth as predictions."""
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tool_runs import CONFIGS  # noqa: E402
 
 from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
+from convnext_dense.evaluation.prediction_file import write_predictions  # noqa: E402
 
 VALIDATED = {'det': {'coco/bbox_mAP': 0.25, 'coco/segm_mAP': 0.125}, 'seg': {'mIoU': 40.0}}
 
@@ -42,7 +42,7 @@ def make_run(shapes, truth, tmp_path):
         cfg.dump(folder / f'{config or CONFIGS[task].stem}.py')
         predictions = noisy_detections(truth, data_root / 'val2017', seed) if task == 'det' \
             else noisy_label_maps(data_root, seed)
-        (folder / 'predictions.pkl').write_bytes(pickle.dumps(predictions))
+        write_predictions(folder / 'predictions.npz', predictions)
         rows = [{'lr': 0.1, 'loss': 3.0 / step, 'loss_cls': 1.0 / step, 'iter': step, 'step': step} for step in (1, 2)]
         rows.append({**VALIDATED[task], 'step': 2})
         (folder / '20260101_000000/vis_data/scalars.json').write_text(''.join(json.dumps(row) + '\n' for row in rows))

@@ -1,9 +1,8 @@
-"""Predictions made from annotations by damage of every kind, in the form that `tools/test.py --out` writes."""
+"""Predictions made from annotations by damage of every kind, as `read_predictions` returns them."""
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from pycocotools import mask as coco_mask
 
 
@@ -43,12 +42,13 @@ def _detections_of(truth, image, images_dir, categories, random, masks) -> dict:
     for _ in range(random.integers(0, 4)):
         size = random.uniform(0.05, 0.4, 2) * (width, height)
         add(np.array([*random.uniform(0, 0.5, 2) * (width, height), *size]), int(random.integers(len(categories))))
-    found = {'bboxes': np.array(boxes).reshape(-1, 4), 'labels': np.array(labels, int),
-             'scores': random.permutation(np.linspace(0.05, 0.99, len(labels))) + random.uniform(0, 1e-3, len(labels))}
+    found = {'bboxes': np.array(boxes, np.float32).reshape(-1, 4), 'labels': np.array(labels, int),
+             'scores': (random.permutation(np.linspace(0.05, 0.99, len(labels)))
+                        + random.uniform(0, 1e-3, len(labels))).astype(np.float32)}
     if masks:
         found['masks'] = rles
     return {'img_id': image['id'], 'img_path': str(images_dir / image['file_name']), 'ori_shape': (height, width),
-            'pred_instances': found}
+            **found}
 
 
 def noisy_label_maps(data_root, seed: int = 0) -> list[dict]:
@@ -61,5 +61,5 @@ def noisy_label_maps(data_root, seed: int = 0) -> list[dict]:
         rows = slice(*sorted(random.integers(0, len(labels), 2)))
         labels[rows] = (labels[rows] + random.integers(1, 4)) % 4
         predictions.append({'img_path': str(image), 'ori_shape': labels.shape,
-                            'pred_sem_seg': {'data': torch.tensor(labels)[None]}})
+                            'labels': labels.astype(np.uint8)})
     return predictions

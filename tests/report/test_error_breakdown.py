@@ -6,7 +6,7 @@ from pycocotools.coco import COCO
 
 import convnext_dense.report.error_breakdown
 from convnext_dense.report.error_breakdown import error_breakdown
-from convnext_dense.report.scenes import Scene, load_scenes
+from convnext_dense.report.overlaps import ImageOverlaps, load_overlaps
 
 TYPES = ('Cls', 'Loc', 'Both', 'Dupe', 'Bkg', 'Miss')
 
@@ -28,7 +28,7 @@ def tidecv_breakdown(truth, predictions, kind) -> tuple[float, dict, dict]:
             add = annotated.add_ignore_region if item['iscrowd'] else annotated.add_ground_truth
             add(image, item['category_id'], **{shape: item['bbox'] if kind == 'bbox' else truth.annToRLE(item)})
     for prediction in predictions:
-        kept = prediction['pred_instances']
+        kept = prediction
         for i, (label, score) in enumerate(zip(kept['labels'], kept['scores'], strict=True)):
             x1, y1, x2, y2 = kept['bboxes'][i]
             place = [x1, y1, x2 - x1, y2 - y1] if kind == 'bbox' else kept['masks'][i]
@@ -49,7 +49,7 @@ def test_equal_to_the_authors_package_on_real_annotations(val, kind, monkeypatch
     predictions = noisy_detections(val, masks=kind == 'segm')
     assert {a['category_id'] for a in val.dataset['annotations'] if not a['iscrowd']} == set(val.cats)
     assert any(a['iscrowd'] for a in val.dataset['annotations'])
-    ours = error_breakdown(load_scenes(val, predictions, sorted(val.cats), kind), len(val.cats))
+    ours = error_breakdown(load_overlaps(val, predictions, sorted(val.cats), kind), len(val.cats))
     ap, gains, counts = tidecv_breakdown(val, predictions, kind)
     print(f'\n{kind}: AP50 {100 * ours.ap:.3f} ours, {ap:.3f} tidecv; gains')
     for name in gains:
@@ -60,34 +60,32 @@ def test_equal_to_the_authors_package_on_real_annotations(val, kind, monkeypatch
     assert all(counts[name] > 5 for name in TYPES)
 
 
-
-
-def scene(detections, objects, iou, crowds=(), crowd_overlap=()) -> Scene:
+def overlaps(detections, objects, iou, crowds=(), crowd_overlap=()) -> ImageOverlaps:
     """detections: (label, score) pairs; objects, crowds: labels; iou, crowd_overlap: rows of each detection."""
     labels, scores = (np.array(values) for values in zip(*detections, strict=True)) if detections else [np.zeros(0)] * 2
     count = len(detections)
-    return Scene(1, labels.astype(int), scores, np.array(objects, int), np.full(len(objects), 0.1),
+    return ImageOverlaps(1, labels.astype(int), scores, np.array(objects, int), np.full(len(objects), 0.1),
                  np.array(iou, float).reshape(count, len(objects)), np.array(crowds, int),
                  np.array(crowd_overlap, float).reshape(count, len(crowds)))
 
 
 @pytest.mark.parametrize(('name', 'case'), [
-    ('Cls', scene([(1, 0.9)], [0, 1], [[0.8, 0.0]])),
-    ('Loc', scene([(0, 0.9)], [0, 1], [[0.3, 0.0]])),
-    ('Both', scene([(1, 0.9)], [0, 1], [[0.3, 0.0]])),
-    ('Dupe', scene([(0, 0.9), (0, 0.8)], [0, 1], [[0.8, 0.0], [0.7, 0.0]])),
-    ('Bkg', scene([(0, 0.9)], [0, 1], [[0.05, 0.05]])),
-    ('Bkg', scene([(0, 0.9)], [], [[]])),
+    ('Cls', overlaps([(1, 0.9)], [0, 1], [[0.8, 0.0]])),
+    ('Loc', overlaps([(0, 0.9)], [0, 1], [[0.3, 0.0]])),
+    ('Both', overlaps([(1, 0.9)], [0, 1], [[0.3, 0.0]])),
+    ('Dupe', overlaps([(0, 0.9), (0, 0.8)], [0, 1], [[0.8, 0.0], [0.7, 0.0]])),
+    ('Bkg', overlaps([(0, 0.9)], [0, 1], [[0.05, 0.05]])),
+    ('Bkg', overlaps([(0, 0.9)], [], [[]])),
 ])
 def test_each_type(name, case):
-    found = error_breakdown([case, scene([], [0, 1], [])], 2)
+    found = error_breakdown([case, overlaps([], [0, 1], [])], 2)
     assert {key: found.counts[key] for key in ('Cls', 'Loc', 'Both', 'Dupe', 'Bkg')} == {
         'Cls': 0, 'Loc': 0, 'Both': 0, 'Dupe': 0, 'Bkg': 0, name: 1}
 
 
-def test_a_localisation_error_mended_finds_the_object():
+def test_a_localisation_error_fixed_finds_the_object():
     """One class, two objects: one found (0.9), one found with IoU 0.3 (0.8): recall 1/2 at precision 1, then 2/2."""
-    found = error_breakdown([scene([(0, 0.9), (0, 0.8)], [0, 0], [[0.9, 0.0], [0.0, 0.3]])], 1)
+    found = error_breakdown([overlaps([(0, 0.9), (0, 0.8)], [0, 0], [[0.9, 0.0], [0.0, 0.3]])], 1)
     half = 51 / 101  # samples of the recall from 0 to 0.5
     assert found.ap == pytest.approx(half)
     assert found.gains['Loc'] == found.gains['FN'] == pytest.approx(1 - half)
@@ -95,28 +93,28 @@ def test_a_localisation_error_mended_finds_the_object():
     assert found.counts == {'Cls': 0, 'Loc': 1, 'Both': 0, 'Dupe': 0, 'Bkg': 0, 'Miss': 0, 'FP': 1, 'FN': 1}
 
 
-def test_only_the_most_certain_of_two_errors_on_an_object_is_mended():
-    found = error_breakdown([scene([(0, 0.9), (0, 0.8)], [0], [[0.3], [0.4]])], 1)
+def test_only_the_most_certain_of_two_errors_on_an_object_is_fixed():
+    found = error_breakdown([overlaps([(0, 0.9), (0, 0.8)], [0], [[0.3], [0.4]])], 1)
     assert found.ap == 0 and found.gains['Loc'] == pytest.approx(1)
 
 
 def test_missed_objects_without_any_detection():
-    found = error_breakdown([scene([(0, 0.9)], [0, 0], [[0.9, 0.0]])], 1)
+    found = error_breakdown([overlaps([(0, 0.9)], [0, 0], [[0.9, 0.0]])], 1)
     assert found.gains['Miss'] == pytest.approx(1 - 51 / 101) and found.counts['Miss'] == 1
 
 
 def test_a_detection_in_a_crowd_is_no_error():
-    crowd = scene([(0, 0.9), (0, 0.8)], [0], [[0.0], [1.0]], crowds=[0], crowd_overlap=[[0.9], [0.0]])
+    crowd = overlaps([(0, 0.9), (0, 0.8)], [0], [[0.0], [1.0]], crowds=[0], crowd_overlap=[[0.9], [0.0]])
     found = error_breakdown([crowd], 1)
     assert found.ap == pytest.approx(1) and found.counts['FP'] == 0 and found.gains['FP'] == 0
 
 
 def test_classes_without_objects_do_not_count():
-    found = error_breakdown([scene([(0, 0.9), (2, 0.8)], [0], [[1.0], [0.0]])], 3)
+    found = error_breakdown([overlaps([(0, 0.9), (2, 0.8)], [0], [[1.0], [0.0]])], 3)
     assert found.ap == pytest.approx(1) and found.counts['Bkg'] == 1
 
 
 def test_nothing_annotated_or_nothing_found():
-    assert error_breakdown([scene([(0, 0.9)], [], [[]])], 1) is None
-    found = error_breakdown([scene([], [0], [])], 1)
+    assert error_breakdown([overlaps([(0, 0.9)], [], [[]])], 1) is None
+    found = error_breakdown([overlaps([], [0], [])], 1)
     assert found.ap == 0 and found.counts['Miss'] == 1 and found.gains['FP'] == 0

@@ -59,7 +59,10 @@ def test_two_processes_end_with_equal_parameters(task, shapes, tmp_path):
     checkpoint = tmp_path / f'work_dirs/dump_{task}' / ('epoch_4.pth' if task == 'det' else 'iter_8.pth')
     state = torch.load(checkpoint, weights_only=True)['state_dict']
     assert all(torch.equal(state[key], value) for key, value in first['parameters'].items())
-    run_two('dist_test.sh', CONFIGS[task], checkpoint, 2, *data, '--work-dir', tmp_path / 'two', cwd=tmp_path)
+    run_two('dist_test.sh', CONFIGS[task], checkpoint, 2, *data, '--work-dir', tmp_path / 'two', '--report', '--out',
+            tmp_path / 'mine.pkl', cwd=tmp_path)
+    assert (tmp_path / 'two/report.html').is_file() and (tmp_path / 'mine.pkl').is_file()
+    assert not (tmp_path / 'two/report').exists(), 'the report needs no evaluation of its own'
     must_run('test', CONFIGS[task], checkpoint, *data, '--work-dir', tmp_path / 'one', cwd=tmp_path)
     one, two = (json.loads((tmp_path / name / 'metrics.json').read_text()) for name in ('one', 'two'))
     names = [name for name in one if 'time' not in name]

@@ -172,8 +172,8 @@ def test_checkpoint_of_no_use_is_named(damage, expected, trained, tmp_path):
     assert not list(tmp_path.rglob('metrics.json'))
 
 
-def test_out_must_be_a_pickle(trained, tmp_path):
+def test_out_must_be_arrays_or_a_pickle(trained, tmp_path):
     run = trained('seg')
     line = run_tool('test', run.config, run.checkpoint, '--data-root', run.data_root, '--out', 'found.json',
                                cwd=tmp_path).error
-    assert 'found.json' in line and '.pkl' in line
+    assert 'found.json' in line and '.npz' in line and '.pkl' in line

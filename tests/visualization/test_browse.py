@@ -3,6 +3,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -12,7 +13,6 @@ from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa
 from convnext_dense.errors import UserError  # noqa: E402
 from convnext_dense.visualization.browse import browse, contact_sheet, write_browsed  # noqa: E402
 from convnext_dense.visualization.draw import Instances, draw_instances, draw_segmentation  # noqa: E402
-from convnext_dense.visualization.predictions import read_coco_instances  # noqa: E402
 
 FOLDERS = {'det': 'coco', 'seg': 'ade'}
 
@@ -31,6 +31,19 @@ def config(shapes, repo_root):
                                     data_root=str(shapes / FOLDERS[task]))
 
 
+def annotated(ann_file) -> dict[str, Instances]:
+    """File name -> its annotated instances, by pycocotools; labels count the categories in the order of their ids."""
+    coco, found = COCO(str(ann_file)), {}
+    for image in coco.imgs.values():
+        items = coco.imgToAnns[image['id']]
+        boxes = np.array([item['bbox'] for item in items], float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([coco.getCatIds().index(item['category_id']) for item in items])
+        masks = np.array([coco.annToMask(item) for item in items], bool)
+        found[image['file_name']] = Instances(labels, boxes, masks)
+    return found
+
+
 def rgb(file) -> np.ndarray:
     return np.array(Image.open(file).convert('RGB'))
 
@@ -46,7 +59,7 @@ def test_detection_is_drawn_as_the_pipeline_leaves_it(flip, to_rgb, config, shap
     cfg.train_dataloader.dataset.pipeline[2].prob = flip
     cfg.model.data_preprocessor.bgr_to_rgb = to_rgb
     browsed = browse(cfg, 'train', number=9)
-    truth = read_coco_instances(shapes / 'coco/annotations/instances_train2017.json')
+    truth = annotated(shapes / 'coco/annotations/instances_train2017.json')
     assert len(browsed.samples) == 4 and ('RGB values' if to_rgb else 'BGR values') in browsed.title
     for sample, (name, expected) in zip(browsed.samples, sorted(truth.items()), strict=True):
         image, boxes, masks = read(shapes / 'coco/train2017' / name), expected.boxes, expected.masks
@@ -64,7 +77,7 @@ def test_annotations_of_a_test_pipeline_are_resized_with_the_image(config, shape
     cfg = config('det')
     cfg.val_dataloader.dataset.pipeline[1].scale = (128, 128)
     browsed = browse(cfg, 'val')
-    truth = read_coco_instances(shapes / 'coco/annotations/instances_val2017.json')
+    truth = annotated(shapes / 'coco/annotations/instances_val2017.json')
     for sample, (name, expected) in zip(browsed.samples, sorted(truth.items()), strict=True):
         image = cv2.resize(read(shapes / 'coco/val2017' / name), (128, 128))
         drawn = draw_instances(image, Instances(expected.labels, expected.boxes * 2), browsed.classes, browsed.palette)

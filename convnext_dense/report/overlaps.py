@@ -1,24 +1,23 @@
-"""Detections beside annotations, image by image: how they overlap and which belong together."""
+"""Overlaps of detections with annotated objects, image by image, and their greedy matching."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ..errors import UserError
-
+KINDS = {'bbox': 'box', 'segm': 'mask'}  # COCO's name of a kind of IoU -> ours
 MAX_DETECTIONS = 100  # per image, the most certain ones, as in COCO's evaluation
 
 
 @dataclass
-class Scene:
+class ImageOverlaps:
     """One image's D detections, the most certain first, G annotated objects and C crowd regions.
 
     Args:
         image_id: of the annotation file.
         labels, scores: of the detections, (D,).
-        truth_labels: of the objects, (G,).
-        truth_areas: the objects' shares of the image, 0 to 1, (G,).
+        gt_labels: of the objects, (G,).
+        gt_areas: the objects' shares of the image, 0 to 1, (G,).
         iou: of boxes or masks, (D, G).
         crowd_labels: (C,).
         crowd_overlap: share of each detection that lies in each crowd region, (D, C).
@@ -26,15 +25,15 @@ class Scene:
     image_id: int
     labels: np.ndarray
     scores: np.ndarray
-    truth_labels: np.ndarray
-    truth_areas: np.ndarray
+    gt_labels: np.ndarray
+    gt_areas: np.ndarray
     iou: np.ndarray
     crowd_labels: np.ndarray
     crowd_overlap: np.ndarray
 
     def same_class(self) -> np.ndarray:
         """Which detection has the class of which object, bool (D, G)."""
-        return self.labels[:, None] == self.truth_labels
+        return self.labels[:, None] == self.gt_labels
 
     def in_crowd(self, threshold: float) -> np.ndarray:
         """Which detections lie, by more than `threshold`, in a crowd region of their class, bool (D,)."""
@@ -42,20 +41,17 @@ class Scene:
         return (own & (self.crowd_overlap > threshold)).any(axis=1)
 
 
-def load_scenes(truth, predictions: Sequence[Mapping], category_ids: Sequence[int], kind: str) -> list[Scene]:
-    """The scene of every prediction.
+def load_overlaps(coco, predictions: Sequence[Mapping], category_ids: Sequence[int], kind: str) -> list[ImageOverlaps]:
+    """The overlaps of every image.
 
     Args:
-        truth: annotations, a `COCO` object of pycocotools or faster-coco-eval.
-        predictions: as `tools/test.py --out` writes them.
+        coco: the annotations, an index of pycocotools or mmdet.
+        predictions: as of `read_predictions`; their images and labels are in the annotations.
         category_ids: the category of each label.
         kind: 'bbox' or 'segm', whose IoU counts.
-
-    Raises:
-        UserError: a prediction for an image that the annotations do not have, or of a label without a category.
     """
     label_of = {category: label for label, category in enumerate(category_ids)}
-    return [_scene(truth, prediction, label_of, kind) for prediction in predictions]
+    return [_image_overlaps(coco, prediction, label_of, kind) for prediction in predictions]
 
 
 def match(iou: np.ndarray, threshold: float) -> np.ndarray:
@@ -77,29 +73,22 @@ def match(iou: np.ndarray, threshold: float) -> np.ndarray:
     return matched
 
 
-def _scene(truth, prediction: Mapping, label_of: Mapping[int, int], kind: str) -> Scene:
-    image = truth.imgs.get(prediction['img_id'])
-    if image is None:
-        raise UserError(f'the predictions have an image with id {prediction["img_id"]}, which the annotations do not '
-                        'have: they belong to another data set; evaluate again on this one')
-    found = prediction['pred_instances']
-    scores, labels = np.asarray(found['scores'], float), np.asarray(found['labels'], int)
-    if labels.size and labels.max() >= len(label_of):
-        raise UserError(f'the predictions have the label {labels.max()}, but the annotations have {len(label_of)} '
-                        'categories: they belong to another data set; evaluate again on this one')
+def _image_overlaps(coco, prediction: Mapping, label_of: Mapping[int, int], kind: str) -> ImageOverlaps:
+    image = coco.imgs[prediction['img_id']]
+    scores, labels = np.asarray(prediction['scores'], float), np.asarray(prediction['labels'], int)
     order = np.argsort(-scores, kind='stable')[:MAX_DETECTIONS]
-    shapes = _boxes(found['bboxes'])[order] if kind == 'bbox' else [found['masks'][i] for i in order]
-    annotations = [item for item in truth.imgToAnns[image['id']] if item['category_id'] in label_of]
+    shapes = _boxes(prediction['bboxes'])[order] if kind == 'bbox' else [prediction['masks'][i] for i in order]
+    annotations = [item for item in coco.imgToAnns[image['id']] if item['category_id'] in label_of]
     objects = [item for item in annotations if not item.get('iscrowd')]
     crowds = [item for item in annotations if item.get('iscrowd')]
     size = image['height'] * image['width']
-    return Scene(
+    return ImageOverlaps(
         image['id'], labels[order], scores[order],
         np.array([label_of[item['category_id']] for item in objects], int),
         np.array([item['area'] / size for item in objects]),
-        _overlap(shapes, [_shape(truth, item, kind) for item in objects], crowd=False),
+        _overlap(shapes, [_shape(coco, item, kind) for item in objects], crowd=False),
         np.array([label_of[item['category_id']] for item in crowds], int),
-        _overlap(shapes, [_shape(truth, item, kind) for item in crowds], crowd=True))
+        _overlap(shapes, [_shape(coco, item, kind) for item in crowds], crowd=True))
 
 
 def _boxes(corners) -> np.ndarray:
@@ -109,8 +98,8 @@ def _boxes(corners) -> np.ndarray:
     return boxes
 
 
-def _shape(truth, annotation: Mapping, kind: str):
-    return annotation['bbox'] if kind == 'bbox' else truth.annToRLE(annotation)
+def _shape(coco, annotation: Mapping, kind: str):
+    return annotation['bbox'] if kind == 'bbox' else coco.annToRLE(annotation)
 
 
 def _overlap(found, annotated: list, crowd: bool) -> np.ndarray:
