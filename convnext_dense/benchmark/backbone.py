@@ -1,4 +1,4 @@
-"""Our ConvNeXt against the peers and against the machine's matrix-product rate: same weights, same image."""
+"""Our ConvNeXt, its peers and the machine's matrix-product rate: same weights, same image."""
 import json
 import platform
 import tempfile
@@ -16,14 +16,14 @@ from ..errors import UserError
 from ..models import ConvNeXt, fold_for_inference
 from .peers import SIZES, build_peers
 from .roadmap import count_macs
-from .timing import interleaved_times
+from .timing import exact_float32, interleaved_times
 
 MATMUL = 'matrix product'
 GROUPS = ('forward', 'forward compiled', 'forward+backward', 'forward+backward compiled')
 
 
 @dataclass
-class Setting:
+class BackboneSetting:
     """What is measured, and how.
 
     Attributes:
@@ -31,7 +31,7 @@ class Setting:
         size: height and width of the image in pixels.
         batch: images.
         device: 'cpu' or 'cuda'.
-        dtypes: of weights and image: 'float32', 'bfloat16', 'float16'.
+        dtypes: of weights and image: 'float32' (without TF32), 'bfloat16', 'float16'.
         groups: of `GROUPS`.
         peers: names to run; None runs all that can be imported.
         rounds: interleaved repetitions, of which the median counts.
@@ -48,7 +48,7 @@ class Setting:
     memory: bool = True
 
 
-def benchmark_backbone(setting: Setting) -> dict:
+def benchmark_backbone(setting: BackboneSetting) -> dict:
     """Run everything; a dict of ``machine``, ``setting`` and ``rows``, which json can write.
 
     A row has dtype, group, name, layout, median_ms, min_ms, peak_mb, of_fastest_peer (time over that of the
@@ -77,7 +77,9 @@ def benchmark_backbone(setting: Setting) -> dict:
     return dict(machine=describe_machine(setting.device), setting=vars(setting), gmacs=macs / 1e9, rows=rows)
 
 
-def run_group(setting: Setting, nets: dict[str, nn.Module], dtype: torch.dtype, group: str, macs: int) -> list[dict]:
+@exact_float32()
+def run_group(setting: BackboneSetting, nets: dict[str, nn.Module], dtype: torch.dtype, group: str,
+              macs: int) -> list[dict]:
     """Rows of one dtype and group; every peer runs in both memory layouts."""
     torch.manual_seed(1)
     image = torch.randn(setting.batch, 3, *setting.size).to(setting.device, dtype)
@@ -105,7 +107,7 @@ def run_group(setting: Setting, nets: dict[str, nn.Module], dtype: torch.dtype, 
     return make_rows(setting, dtype, group, macs * (3 if training else 1), times, candidates, errors)
 
 
-def make_rows(setting: Setting, dtype: torch.dtype, group: str, macs: int, times: dict, candidates: dict,
+def make_rows(setting: BackboneSetting, dtype: torch.dtype, group: str, macs: int, times: dict, candidates: dict,
               errors: dict) -> list[dict]:
     """Medians, floors and ratios; the floors come from the matrix products of these very rounds."""
     medians = {key: median(values) for key, values in times.items()}
@@ -136,7 +138,7 @@ def inference_step(net: nn.Module, x: Tensor) -> Callable:
 
 
 def train_step(net: nn.Module, x: Tensor) -> Callable:
-    """Forward and backward with the gradient of ones, weights and image gradients fresh each time."""
+    """Forward and backward with a gradient of ones; gradients of weights are cleared before."""
     def step():
         net.zero_grad(set_to_none=True)
         maps = net(x)

@@ -1,6 +1,5 @@
 """Other implementations of ConvNeXt-T to V1's sizes as dense backbones, with the weights of ours."""
 import importlib
-import re
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoints.formats import OFFICIAL, TIMM_FEATURES, TORCHVISION, TRANSFORMERS, to_format
 from ..models import ARCHITECTURES, ConvNeXt
 
 SIZES = ('tiny', 'small', 'base', 'large')  # what all peers have
@@ -59,8 +59,8 @@ class Naive(nn.Module):
         return maps
 
 
-class Maps(nn.Module):
-    """A peer's network with the call that gives its four maps."""
+class PeerBackbone(nn.Module):
+    """A peer's network with the call that gives its four feature maps."""
 
     def __init__(self, net: nn.Module, call: Callable):
         super().__init__()
@@ -71,14 +71,8 @@ class Maps(nn.Module):
 
 
 def build_timm(arch: str) -> nn.Module:
-    return importlib.import_module('timm').create_model(f'convnext_{arch}', features_only=True)
-
-
-def timm_name(key: str) -> str:
-    key = re.sub(r'^stem_(\d)', r'downsample_layers.0.\1', key)
-    key = re.sub(r'^stages_(\d)\.downsample', r'downsample_layers.\1', key)
-    key = re.sub(r'^stages_(\d)\.blocks', r'stages.\1', key)
-    return key.replace('conv_dw', 'dwconv').replace('mlp.fc', 'pwconv')
+    return PeerBackbone(importlib.import_module('timm').create_model(f'convnext_{arch}', features_only=True),
+                        lambda net, x: net(x))
 
 
 def build_transformers(arch: str) -> nn.Module:
@@ -89,57 +83,45 @@ def build_transformers(arch: str) -> nn.Module:
                                                                     out_features=stages))
     for stage in stages:  # its output norms: the other peers have none
         net.hidden_states_norms[stage] = nn.Identity()
-    return Maps(net, lambda net, x: list(net(x).feature_maps))
-
-
-def transformers_name(key: str) -> str:
-    key = key.removeprefix('net.')
-    key = re.sub(r'^embeddings\.patch_embeddings', 'downsample_layers.0.0', key)
-    key = re.sub(r'^embeddings\.layernorm', 'downsample_layers.0.1', key)
-    key = re.sub(r'^encoder\.stages\.(\d)\.downsampling_layer', r'downsample_layers.\1', key)
-    key = re.sub(r'^encoder\.stages\.(\d)\.layers', r'stages.\1', key)
-    return key.replace('layer_scale_parameter', 'gamma').replace('layernorm', 'norm')
+    return PeerBackbone(net, lambda net, x: list(net(x).feature_maps))
 
 
 def build_torchvision(arch: str) -> nn.Module:
     def call(net: nn.Module, x: Tensor) -> list[Tensor]:
         maps = []
-        for i, layer in enumerate(net):
+        for i, layer in enumerate(net.features):
             x = layer(x)
             if i % 2:
                 maps.append(x)
         return maps
-    return Maps(getattr(importlib.import_module('torchvision').models, f'convnext_{arch}')().features, call)
+    net = getattr(importlib.import_module('torchvision').models, f'convnext_{arch}')()
+    net.classifier = nn.Identity()
+    return PeerBackbone(net, call)
 
 
-def torchvision_name(key: str) -> str:
-    layer, rest = re.match(r'net\.(\d)\.(.+)', key).groups()
-    if int(layer) % 2 == 0:
-        return f'downsample_layers.{int(layer) // 2}.{rest}'
-    block, rest = rest.split('.', 1)
-    parts = {'block.0': 'dwconv', 'block.2': 'norm', 'block.3': 'pwconv1', 'block.5': 'pwconv2', 'layer_scale': 'gamma'}
-    for old, new in parts.items():
-        rest = rest.replace(old, new)
-    return f'stages.{int(layer) // 2}.{block}.{rest}'
+def build_naive(arch: str) -> nn.Module:
+    return PeerBackbone(Naive(arch), lambda net, x: net(x))
 
 
-# name: (package, builder, official name of a key)
+# name: (package, builder, names and layouts of its parameters)
 PEERS = {
-    'timm': ('timm', build_timm, timm_name),
-    'transformers': ('transformers', build_transformers, transformers_name),
-    'torchvision': ('torchvision', build_torchvision, torchvision_name),
-    'naive': ('torch', Naive, lambda key: key),
+    'timm': ('timm', build_timm, TIMM_FEATURES),
+    'transformers': ('transformers', build_transformers, TRANSFORMERS),
+    'torchvision': ('torchvision', build_torchvision, TORCHVISION),
+    'naive': ('torch', build_naive, OFFICIAL),
 }
 
 
 def build_peers(ours: ConvNeXt, arch: str) -> dict[str, nn.Module]:
     """Every peer that can be imported, in eval mode, with the weights of ``ours`` (built without output norms)."""
-    state, peers = ours.state_dict(), {}
-    for name, (package, build, official_name) in PEERS.items():
+    peers = {}
+    for name, (package, build, rows) in PEERS.items():
         if find_spec(package) is None:
             continue
         peer = build(arch)
-        peer.load_state_dict({key: state[official_name(key)].reshape(value.shape)
-                              for key, value in peer.state_dict().items()})
+        shapes = {key: value.shape for key, value in peer.net.state_dict().items()}
+        state = dict(to_format(rows, key, tensor) for key, tensor in ours.state_dict().items())
+        # the naive network has convolutions of 1x1 pixels where ours has linear layers
+        peer.net.load_state_dict({key: tensor.reshape(shapes.get(key, tensor.shape)) for key, tensor in state.items()})
         peers[name] = peer.eval()
     return peers

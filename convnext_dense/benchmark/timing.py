@@ -1,5 +1,6 @@
-"""Timing that survives a noisy machine: all candidates in turn, round after round, medians at the end."""
-from collections.abc import Callable
+"""Timing on noisy machines: all candidates in turn, round after round, and medians at the end."""
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 
@@ -10,6 +11,24 @@ def synchronize() -> None:
     """Wait for the GPU, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute float32 in float32 on GPUs.
+
+    By default torch lets cuDNN round the inputs of convolutions to TF32 (10 bits of mantissa) on Ampere and newer, but
+    does not round those of matrix products: a 1x1 convolution and a linear layer then differ.
+    """
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def time_once(function: Callable[[], object]) -> float:

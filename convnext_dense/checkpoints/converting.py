@@ -11,16 +11,15 @@ from torch import Tensor
 from ..errors import UserError
 from ..mm.fallbacks import print_log
 from ..utils.files import atomic_write
-from .formats import OFFICIAL, TIMM, TRANSFORMERS, TRANSFORMERS_HEAD, Source, dims_of, recognise
+from .formats import OFFICIAL, TIMM, TRANSFORMERS, TRANSFORMERS_HEAD, Source, dims_of, recognise, to_format
 from .loading import check_finite, check_floats
 from .reading import find_state_dict, read_checkpoint
 from .report import grouped
-from .templates import Row
 
 TABLES = {'official': OFFICIAL, 'timm': TIMM, 'transformers': TRANSFORMERS}
 
 
-class Converted(NamedTuple):
+class Conversion(NamedTuple):
     """A state dict in another format; ``left_out`` are the official names that the format has no place for."""
 
     state: dict[str, Tensor]
@@ -57,7 +56,7 @@ def convert_file(src: str | os.PathLike, dst: str | os.PathLike, to: str = 'offi
     return dst
 
 
-def convert(state: Mapping[str, Tensor], name: str, to: str) -> Converted:
+def convert(state: Mapping[str, Tensor], name: str, to: str) -> Conversion:
     """As `convert_file`, of a state dict; ``name`` is for messages.
 
     'official' keeps the heads of a detector or segmentor, with the backbone under ``backbone.``.
@@ -79,17 +78,17 @@ def convert(state: Mapping[str, Tensor], name: str, to: str) -> Converted:
         left_out += list(source.heads)
     small_timm = to == 'timm' and dims_of(source.backbone)[1][0] < 96  # timm builds atto to nano with 1x1 convolutions
     for key, tensor in source.backbone.items():
-        place = _write(TABLES[to], key, tensor)
+        place = to_format(TABLES[to], key, tensor)
         if place is not None:
             theirs, value = place
             if small_timm and '.pwconv' in key and value.dim() == 2:
                 value = value[:, :, None, None]
             out[inner + theirs] = value
-        elif to == 'transformers' and (place := _write(TRANSFORMERS_HEAD, key, tensor)) is not None:
+        elif to == 'transformers' and (place := to_format(TRANSFORMERS_HEAD, key, tensor)) is not None:
             out[place[0]] = place[1]
         else:
             left_out.append(key)
-    return Converted(out, source, left_out)
+    return Conversion(out, source, left_out)
 
 
 def transformers_config(source: Source) -> dict:
@@ -134,10 +133,3 @@ def write(content: dict, file: Path, meta: dict[str, str] | None = None) -> None
                        for key, tensor in content.items()}, part, metadata={'format': 'pt', **(meta or {})})
         else:
             torch.save(content, part)
-
-
-def _write(rows: tuple[Row, ...], key: str, tensor: Tensor) -> tuple[str, Tensor] | None:
-    for row in rows:
-        if row.ours is not None and (values := row.ours.match(key)) is not None:
-            return row.theirs.fill(values), row.layout.write(tensor)
-    return None

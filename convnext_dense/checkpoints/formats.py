@@ -264,6 +264,14 @@ def dims_of(backbone: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int,
     return tuple(max(blocks[s]) + 1 for s in stages), tuple(dims[s] for s in stages), version
 
 
+def to_format(rows: tuple[Row, ...], key: str, tensor: Tensor) -> tuple[str, Tensor] | None:
+    """Name and tensor of an official parameter as a format has them, or None if it has no place for it."""
+    for row in rows:
+        if row.ours is not None and (values := row.ours.match(key)) is not None:
+            return row.theirs.fill(values), row.layout.write(tensor)
+    return None
+
+
 def _lookup(rows: tuple[Row, ...], key: str) -> tuple[Row, dict] | None:
     for row in rows:
         if (values := row.theirs.match(key)) is not None:

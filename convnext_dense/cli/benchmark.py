@@ -1,4 +1,4 @@
-"""Measure ours against its peers in one interleaved run; prints tables and writes json."""
+"""Measure ours and its peers in one interleaved run; prints tables and writes json."""
 import argparse
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ..benchmark import evaluation, model, pipeline, roi_rounding
-from ..benchmark.backbone import GROUPS, Setting, benchmark_backbone, format_backbone
+from ..benchmark.backbone import GROUPS, BackboneSetting, benchmark_backbone, format_backbone
 from ..benchmark.peers import PEERS, SIZES
 
 
@@ -26,7 +26,7 @@ def add_backbone(commands) -> None:
 
 
 def run_backbone(args: argparse.Namespace) -> tuple[dict, str]:
-    result = benchmark_backbone(Setting(
+    result = benchmark_backbone(BackboneSetting(
         arch=args.arch, size=tuple(args.size), batch=args.batch, device=args.device, dtypes=tuple(args.dtypes),
         groups=tuple(args.groups), peers=None if args.peers is None else tuple(args.peers), rounds=args.rounds,
         memory=args.memory))

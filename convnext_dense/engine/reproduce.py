@@ -1,4 +1,4 @@
-"""Does a published checkpoint give its published figure here? The published test protocol, and a verdict."""
+"""Test published checkpoints by the published protocol and compare with the published metrics."""
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,17 +10,18 @@ from ..config import load_config
 from ..errors import UserError
 from ..inference.protocols import use_ms_flip
 from ..recipes.metafile import Recipe
+from ..utils.files import atomic_write
 from .runner import DenseRunner, prepare_testing
 
-# Published figures have one decimal. JPEG decoders, resizing and half precision differ a little between versions of
+# Published metrics have one decimal. JPEG decoders, resizing and half precision differ a little between versions of
 # the libraries; two units of the last decimal are allowed for that.
 TOLERANCE = 0.2
 
-# our metric's name and factor to per cent, for each published figure
-METRICS = {'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0), 'mIoU': ('mIoU', 1.0),
-           'mIoU(ms+flip)': ('mIoU', 1.0)}
+# for each published metric, our name and the factor to per cent
+METRIC_KEYS = {'box AP': ('coco/bbox_mAP', 100.0), 'mask AP': ('coco/segm_mAP', 100.0), 'mIoU': ('mIoU', 1.0),
+               'mIoU(ms+flip)': ('mIoU', 1.0)}
 FOLDERS = {'det': 'coco', 'seg': 'ade/ADEChallengeData2016'}
-IMAGES = {'det': 5000, 'seg': 2000}  # of COCO val2017 and of ADE20K validation
+VALIDATION_IMAGES = {'det': 5000, 'seg': 2000}  # of COCO val2017 and of ADE20K validation
 FETCH = {
     'det': 'fetch http://images.cocodataset.org/zips/val2017.zip and http://images.cocodataset.org/annotations/'
            'annotations_trainval2017.zip and unpack both there, as val2017/ and annotations/',
@@ -29,8 +30,8 @@ FETCH = {
 
 
 @dataclass(frozen=True)
-class Result:
-    """One figure of a row, ours beside the published one, in per cent.
+class ReproducedMetric:
+    """One metric of a model-zoo entry, measured and published, in per cent.
 
     Attributes:
         images: how many were tested.
@@ -46,28 +47,28 @@ class Result:
 
 
 def reproduce(recipe: Recipe, multi_scale: bool = False, data_root: str | None = None, checkpoint: str | None = None,
-              work_dir: str | None = None, cfg_options: list[str] | None = None) -> list[Result]:
-    """Test a row's fine-tuned checkpoint by the published protocol.
+              work_dir: str | None = None, cfg_options: list[str] | None = None) -> list[ReproducedMetric]:
+    """Test a model-zoo entry's fine-tuned checkpoint by the published protocol.
 
     Args:
         recipe: a published one.
         multi_scale: ADE20K's second protocol: six scales, each plain and flipped, on whole images.
         data_root: folder of the data set; default: the config's.
         checkpoint: other weights than the published file, in any format that loads.
-        work_dir: for logs and reproduce.json; default: work_dirs/reproduce/<row>.
+        work_dir: for logs and reproduce.json, or reproduce_multi-scale.json; default: work_dirs/reproduce/<name>.
         cfg_options: as of the tools.
 
     Raises:
-        UserError: missing or incomplete data (what to fetch, and where to put it), no such protocol for the row,
+        UserError: missing or incomplete data (what to fetch, and where to put it), no such protocol for the entry,
             weights that do not fit completely.
     """
     if multi_scale and recipe.task != 'seg':
-        raise UserError(f'{recipe.name}: no multi-scale figure is published for COCO; leave --multi-scale out')
+        raise UserError(f'{recipe.name}: no multi-scale metric is published for COCO; leave --multi-scale out')
     work_dir = work_dir or f'work_dirs/reproduce/{recipe.name}'
     cfg = load_config(recipe.config, cfg_options, data_root, work_dir)
     check_layout(cfg, recipe.task)
     cfg = prepare_testing(cfg, checkpoint or recipe.name)
-    cfg.load_from = None  # loaded below, where every weight is asked for
+    cfg.load_from = None  # loaded below, where no key may be missing
     cfg.visualizer.name = f'{work_dir} multi-scale' if multi_scale else work_dir  # mmengine has one of a name for all
     if multi_scale:
         use_ms_flip(cfg)
@@ -78,21 +79,28 @@ def reproduce(recipe: Recipe, multi_scale: bool = False, data_root: str | None =
     wanted = {'det': ('box AP', 'mask AP'), 'seg': ('mIoU(ms+flip)',) if multi_scale else ('mIoU',)}[recipe.task]
     images, results = len(runner.test_dataloader.dataset), []
     for metric in wanted:
-        key, factor = METRICS[metric]
+        key, factor = METRIC_KEYS[metric]
         results.append(judge(recipe, metric, float(measured[key]) * factor, images))
-    report = [asdict(result) for result in results]
-    Path(work_dir, 'reproduce.json').write_text(json.dumps(report, indent=2) + '\n')
+    write_results(work_dir, results, multi_scale)
     return results
 
 
-def judge(recipe: Recipe, metric: str, ours: float, images: int) -> Result:
-    """Ours beside the published figure; a verdict only on the whole validation set."""
+def write_results(work_dir: str, results: list[ReproducedMetric], multi_scale: bool) -> Path:
+    """Write metrics to a file of their protocol, reproduce.json or reproduce_multi-scale.json, and return its path."""
+    file = Path(work_dir, f'reproduce{"_multi-scale" if multi_scale else ""}.json')
+    with atomic_write(file) as part:
+        part.write_text(json.dumps([asdict(result) for result in results], indent=2) + '\n')
+    return file
+
+
+def judge(recipe: Recipe, metric: str, ours: float, images: int) -> ReproducedMetric:
+    """A measured metric beside the published one; a verdict only on the whole validation set."""
     published = recipe.metrics[metric]
-    if images != IMAGES[recipe.task]:
+    if images != VALIDATION_IMAGES[recipe.task]:
         verdict = 'no verdict'
     else:
         verdict = 'reproduced' if abs(ours - published) <= TOLERANCE + 1e-9 else 'differs'
-    return Result(recipe.name, metric, round(ours, 2), published, TOLERANCE, images, verdict)
+    return ReproducedMetric(recipe.name, metric, round(ours, 2), published, TOLERANCE, images, verdict)
 
 
 def check_layout(cfg: Config, task: str) -> int:
@@ -138,7 +146,7 @@ def describe(absent: list[str], count: int, folder: str) -> str:
     return f'{len(absent)} of {count} files in {folder} (first: {absent[0]})' if absent else ''
 
 
-def format_result(result: Result) -> str:
+def format_result(result: ReproducedMetric) -> str:
     """One line of the table."""
     note = f' ({result.images} images)' if result.verdict == 'no verdict' else ''
     return (f'{result.recipe:40} {result.metric:13} ours {result.ours:6.2f}  published {result.published:5.1f}  '

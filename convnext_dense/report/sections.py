@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..engine.reproduce import IMAGES, METRICS
+from ..engine.reproduce import METRIC_KEYS, VALIDATION_IMAGES
 from ..errors import UserError
 from ..mm import environment
 from ..recipes.model_info import model_info
@@ -78,7 +78,7 @@ def metrics_section(runs: Sequence[Evaluated]) -> Section:
         values = [column.get(name) for column in columns]
         rows.append([name, *values, *_difference(values), *(recipe.metrics.get(name) for recipe in recipes.values())])
     blocks = [Table(header, rows, decimals=2, signed=[3] if len(runs) == 2 else [])]
-    images, usual = len(runs[0].results.predictions), IMAGES[runs[0].work.task]
+    images, usual = len(runs[0].results.predictions), VALIDATION_IMAGES[runs[0].work.task]
     for row in recipes:
         blocks.append(Text(f'The published metrics are those of {row}, on {usual} validation images' + (
             '.' if images == usual else f'; here there are {images}, so the two cannot be compared.')))
@@ -105,7 +105,7 @@ def training_section(runs: Sequence[Evaluated]) -> Section:
     pictures = [Picture(losses, 'Loss, as logged during training.', 'plot of the training loss')]
     lines = [(name if len(runs) == 1 else f'{run.name}: {name}', curves[key].steps,
               [factor * value for value in curves[key].values])
-             for run in logged for curves in [run.work.curves] for name, (key, factor) in METRICS.items()
+             for run in logged for curves in [run.work.curves] for name, (key, factor) in METRIC_KEYS.items()
              if key in curves and 'flip' not in name]
     if lines:
         top = 1.05 * max(max(values) for _, _, values in lines) or 1
@@ -223,7 +223,7 @@ def _other_metrics(run: Evaluated) -> list[str]:
         return []
     written, ours = json.loads(file.read_text()), dict(run.results.metrics())
     sentences = []
-    for name, (key, factor) in METRICS.items():
+    for name, (key, factor) in METRIC_KEYS.items():
         theirs = written.get(key)
         # the evaluators write AP with three decimals, mIoU with two
         if ours.get(name) is not None and theirs is not None and not math.isclose(

@@ -2,8 +2,9 @@
 
 The stand-in's own predictions are written as ground truth, so a correct run finds every object and pixel again.
 """
+import importlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from rows import ROWS, load_row
 
 from convnext_dense.config import load_config
-from convnext_dense.engine.reproduce import check_layout, format_result, judge, reproduce
+from convnext_dense.engine.reproduce import check_layout, format_result, judge, reproduce, write_results
 from convnext_dense.engine.runner import DenseRunner, prepare_testing
 from convnext_dense.errors import UserError
 from convnext_dense.inference.protocols import use_ms_flip
@@ -156,6 +157,8 @@ def test_segmentation_end_to_end(ade, tmp_path):
     assert (multi.metric, multi.published, multi.ours) == ('mIoU(ms+flip)', 46.7, 100.0)
     assert (single.metric, single.published) == ('mIoU', 46.0)
     assert single.ours < 99  # another protocol, so other pixels
+    for name, result in (('reproduce', single), ('reproduce_multi-scale', multi)):
+        assert json.loads((tmp_path / f'{name}.json').read_text()) == [asdict(result)]
 
 
 @pytest.mark.slow
@@ -196,6 +199,26 @@ def test_real_coco_subset_runs(coco, real_data, tmp_path):
     assert [(r.metric, r.images, r.verdict) for r in results] == [
         ('box AP', 12, 'no verdict'), ('mask AP', 12, 'no verdict')]  # what was tested counts, not what is there
     assert all(0 <= r.ours < 5 for r in results)  # random weights
+
+
+def test_all_keeps_the_results_of_every_entry_and_protocol(monkeypatch, tmp_path, capsys):
+    """``--all`` with what measures replaced: nineteen results, each in a file of its own, each printed at once."""
+    cli = importlib.import_module('convnext_dense.cli.reproduce')
+    printed = []
+
+    def measure(recipe, multi_scale, data_root, checkpoint, work_dir, cfg_options):
+        printed.append(capsys.readouterr().out)
+        metric = 'mIoU(ms+flip)' if multi_scale else next(iter(recipe.metrics))
+        results = [judge(recipe, metric, recipe.metrics[metric], 3)]
+        write_results(work_dir, results, multi_scale)
+        return results
+
+    monkeypatch.setattr(cli, 'reproduce', measure)
+    cli.main(['--all', '--work-dir', str(tmp_path), '--device', 'cpu'])
+    found = {(entry['recipe'], entry['metric']) for file in tmp_path.rglob('reproduce*.json')
+             for entry in json.loads(file.read_text())}
+    assert len(found) == 7 + 2 * 6 and len({name for name, _ in found}) == 13
+    assert printed[0] == '' and all('published' in line for line in printed[1:])
 
 
 def test_verdict():
@@ -242,5 +265,5 @@ def test_real_subsets_are_counted_and_give_no_verdict(real_data):
 
 
 def test_multi_scale_is_for_ade20k():
-    with pytest.raises(UserError, match='no multi-scale figure'):
+    with pytest.raises(UserError, match='no multi-scale metric'):
         reproduce(find_recipe(DET), multi_scale=True)

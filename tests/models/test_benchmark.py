@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from networks import randomize, relative_error
 from tool_runs import must_run
 from torch import nn
 
@@ -45,12 +46,55 @@ def test_a_peer_that_computes_something_else_is_refused():
         backbone.check_same('timm', [b], [a], torch.float32)
 
 
+def test_float32_is_computed_without_tf32_and_the_flags_come_back(monkeypatch):
+    """On Ampere and newer, cuDNN's default TF32 would make the naive peer's 1x1 convolutions fail the check."""
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    seen = []
+
+    class Net(nn.Module):
+        def forward(self, x):
+            seen.append([backend.allow_tf32 for backend in backends])
+            return [x]
+    monkeypatch.setattr(backbone, 'SIDE', 8)
+    setting = backbone.BackboneSetting(size=(4, 4), rounds=1, memory=False)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        backbone.run_group(setting, {'ours': Net(), 'peer': Net()}, torch.float32, 'forward', 1)
+        assert len(seen) >= 6 and not any(map(any, seen))
+        assert all(backend.allow_tf32 for backend in backends)
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_peers_pass_the_check_on_a_gpu():
+    setting = backbone.BackboneSetting(size=(64, 64), rounds=1, device='cuda', dtypes=('float32',), memory=False)
+    assert {row['name'] for row in backbone.benchmark_backbone(setting)['rows']} >= {'ours', 'naive'}
+
+
+def test_peers_have_our_weights():
+    """Every peer's maps at a small size, all tensors random: a wrong name or layout would show."""
+    torch.manual_seed(0)
+    ours = randomize(ConvNeXt('tiny', output_norm=False)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    found = peers.build_peers(ours, 'tiny')
+    assert set(found) == set(peers.PEERS)
+    with torch.no_grad():
+        expected = ours(x)
+        for name, peer in found.items():
+            assert all(relative_error(a, b) < 1e-5 for a, b in zip(peer(x), expected, strict=True)), name
+
+
 def test_bad_settings_are_one_clear_sentence():
     with pytest.raises(UserError, match="sizes tiny, small, base, large, not 'atto'"):
-        backbone.benchmark_backbone(backbone.Setting(arch='atto'))
+        backbone.benchmark_backbone(backbone.BackboneSetting(arch='atto'))
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match='--device cuda needs a GPU'):
-            backbone.benchmark_backbone(backbone.Setting(device='cuda'))
+            backbone.benchmark_backbone(backbone.BackboneSetting(device='cuda'))
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ import torch
 from networks import gradients, loss_of, relative_error, small
 from torch.export import Dim, export
 
+from convnext_dense.benchmark.timing import exact_float32
+
 V1_V2 = pytest.mark.parametrize('options', [{}, dict(use_grn=True)], ids=['v1', 'v2'])
 DYNAMIC = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 
@@ -154,12 +156,12 @@ def test_gpu_computes_what_the_cpu_does(options):
     net = small(**options)
     x = torch.randn(2, 3, 100, 164)
     expected = [m.detach() for m in net(x)], gradients(net, x)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net.cuda()
-    for a, b in zip(net(x.cuda()), expected[0], strict=True):
-        assert relative_error(a.cpu(), b) < 1e-5 and a.is_contiguous(memory_format=torch.channels_last)
-    for name, grad in gradients(net, x.cuda()).items():
-        assert relative_error(grad.cpu(), expected[1][name]) < 1e-4, name
+    with exact_float32():
+        for a, b in zip(net(x.cuda()), expected[0], strict=True):
+            assert relative_error(a.cpu(), b) < 1e-5 and a.is_contiguous(memory_format=torch.channels_last)
+        for name, grad in gradients(net, x.cuda()).items():
+            assert relative_error(grad.cpu(), expected[1][name]) < 1e-4, name
 
 
 @pytest.mark.gpu
