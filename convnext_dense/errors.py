@@ -1,4 +1,5 @@
-"""The exception for errors the user can fix, and how its sentences list things."""
+"""The exception for errors the user can fix, how its sentences list things, and what is behind an exception."""
+from collections.abc import Callable
 
 
 class UserError(ValueError):
@@ -19,3 +20,13 @@ def first_line(error: Exception | str, length: int = 160) -> str:
     """The start of what an exception says, for a sentence: one line without control characters."""
     line = (str(error).strip().splitlines() or [''])[0][:length]
     return ''.join(each if each.isprintable() else '?' for each in line) or type(error).__name__
+
+
+def find_cause(error: BaseException | None, wanted: Callable[[BaseException], bool]) -> BaseException | None:
+    """The first exception behind ``error``, itself included, that is ``wanted``, or None.
+
+    Others hide what happened: mmengine's config formatter, for one, turns Ctrl-C into a SyntaxError.
+    """
+    while error is not None and not wanted(error):
+        error = error.__cause__ or error.__context__
+    return error

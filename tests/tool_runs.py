@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,8 @@ def run_tool(name: str, *args, cwd: Path = ROOT, program: str | None = None) -> 
     code = 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         forget_earlier_runs()
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         patch.chdir(cwd)
         patch.setenv('CUDA_VISIBLE_DEVICES', '-1')
         patch.setattr(device_utils, 'DEVICE', 'cpu')
@@ -70,6 +73,9 @@ def run_tool(name: str, *args, cwd: Path = ROOT, program: str | None = None) -> 
         except SystemExit as exit_:
             code = exit_.code or 0
         finally:
+            torch.use_deterministic_algorithms(deterministic)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             forget_earlier_runs()
     return ToolResult(code, out.getvalue(), err.getvalue())
 

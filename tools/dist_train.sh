@@ -4,6 +4,12 @@
 # More than one machine: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
+settings=''
+for name in NNODES NODE_RANK MASTER_ADDR PORT PYTHON; do
+  [ -z "${!name:-}" ] || settings+=$(printf '%q ' "$name=${!name}")
+done
+# how to continue, for the line that training prints when it is stopped
+export CONVNEXT_DENSE_COMMAND="${settings:+env $settings}$(printf '%q ' "$0" "$@")"
 config=$1 gpus=$2
 shift 2
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \

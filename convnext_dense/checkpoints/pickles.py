@@ -17,12 +17,13 @@ MAX_EXPANSION = 10  # torch.save stores without compression; a zip bomb expands 
 PICKLES_BEFORE_WEIGHTS = 4  # a legacy file: magic number, version, machine, content
 
 
-def read_torch(file: Path, head: bytes, map_location: Any) -> dict:
+def read_torch(file: Path, head: bytes, map_location: Any, mmap: bool = False) -> dict:
     """The dict in a file of ``torch.save``, in the zip or the legacy layout.
 
     Args:
         head: the file's first bytes.
         map_location: as for torch.load.
+        mmap: read a tensor's values when they are used, not before; in the zip layout.
 
     Raises:
         UserError: the file is no checkpoint, is damaged, or needs more than tensors and plain containers.
@@ -33,7 +34,7 @@ def read_torch(file: Path, head: bytes, map_location: Any) -> dict:
     if head.startswith(b'PK'):
         check_archive(file)
     try:
-        content = torch.load(file, map_location=map_location, weights_only=True)
+        content = torch.load(file, map_location=map_location, weights_only=True, mmap=mmap and head.startswith(b'PK'))
     except Exception as error:  # on bytes that are no whole checkpoint, torch's readers raise about anything
         problem = find_problem(file, str(error)) if isinstance(error, pickle.UnpicklingError) else None
         raise problem or damaged(file, first_line(error)) from error

@@ -28,13 +28,14 @@ MAX_INDEX = 1 << 26  # bytes of an index of sharded weights
 MAX_REPEATED = 1 << 30  # bytes that an expanded tensor may have beyond those in the file
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
+def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = False) -> dict:
     """Everything that a checkpoint holds, read safely.
 
     Args:
         path: a ``.pth``/``.pt`` or ``.safetensors`` file, a ``*.index.json`` of sharded files, a URL, a name in
             the zoo (`zoo.names`), or ``hf-hub:owner/name[@revision]``.
         map_location: as for torch.load.
+        mmap: read a tensor's values when they are used, not before; of files in torch's zip format.
 
     Returns:
         The dict in the file; for safetensors ``dict(state_dict=..., meta=...)``.
@@ -43,7 +44,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
         UserError: there is no such file or name, it cannot be downloaded, it is damaged, it is no checkpoint, or it
             needs more than tensors and plain containers.
     """
-    return read_file(locate(path), map_location)
+    return read_file(locate(path), map_location, mmap)
 
 
 def locate(path: str | os.PathLike) -> Path:
@@ -74,7 +75,7 @@ def locate(path: str | os.PathLike) -> Path:
     return file
 
 
-def read_file(file: Path, map_location: Any = 'cpu') -> dict:
+def read_file(file: Path, map_location: Any = 'cpu', mmap: bool = False) -> dict:
     """As `read_checkpoint`, of a local file; the kind is told from its first bytes, not from its name."""
     head = first_bytes(file)
     if not head:
@@ -89,7 +90,7 @@ def read_file(file: Path, map_location: Any = 'cpu') -> dict:
         return {'state_dict': _read_sharded(file, map_location), 'meta': {}}
     if head[8:9] == b'{':
         return _read_safetensors(file, map_location)
-    return read_torch(file, head, map_location)
+    return read_torch(file, head, map_location, mmap)
 
 
 def first_bytes(file: Path) -> bytes:

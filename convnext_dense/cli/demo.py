@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from ..datasets.shapes import ShapesParams, generate_shapes
-from ..engine.runner import latest_good_checkpoint
+from ..engine.work_dir import latest_good_checkpoint
 from ..errors import UserError
 from ..evaluation.prediction_file import PREDICTIONS
 from ..mm import environment

@@ -1,5 +1,6 @@
-"""What every command shares: errors in one sentence, interrupts, the command line of another command."""
+"""What every command shares: errors in one sentence, interrupts, command lines to print."""
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -8,42 +9,47 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, find_cause
+from ..mm.device import launched_rank
+
+COMMAND = 'CONVNEXT_DENSE_COMMAND'  # in it, tools/dist_train.sh and slurm_train.sh tell how they were called
 
 
 def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
-    """Run a tool's ``main`` and exit: 0 when it worked, 2 after a mistake the user can mend, 130 or 143 when stopped.
+    """Run a tool's ``main`` and exit: 0 when it worked, 2 after an error the user can fix, 130 or 143 when stopped.
 
-    A `UserError` and a full disk are one line on stderr. Ctrl-C (130) and, for a resumable tool, SIGTERM (143, what
-    Slurm and `kill` send) stop in one line, too. Any other exception keeps its traceback, because it is a defect that
-    somebody has to find.
+    A `UserError`, a full disk and a killed worker of a data loader are one line on stderr. So are Ctrl-C (130) and, for
+    a resumable tool, SIGTERM (143, what Slurm and `kill` send); of several ranks, the first one says it. Any other
+    exception keeps its traceback, because it is a defect that somebody has to find.
 
     Args:
         main: the tool.
-        resumable: whether the tool has --resume; an interrupt then says how to go on.
+        resumable: whether the tool has --resume; what stops it then says how to continue.
     """
-    go_on = f'; continue with: {resume_command(sys.argv)}' if resumable else ''
+    # a parent that ignores SIGINT (nohup, a background shell) passes that on
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if resumable:
         signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if in_process_group():
             torch.distributed.destroy_process_group()  # a process that ends with gloo's threads running may abort
     except UserError as error:
         # raised in a data loader's worker, the sentence arrives at the end of that process's traceback
-        print(f'error: {str(error).rpartition("UserError: ")[2].strip()}', file=sys.stderr)
-        sys.exit(2)
+        fail(str(error).rpartition('UserError: ')[2].strip())
     except (KeyboardInterrupt, Exception) as error:
-        full, stopped = find_cause(error, is_disk_full), find_cause(error, is_interrupt)
-        if full is None and stopped is None:
-            raise
+        go_on = f'; {how_to_continue(sys.argv)}' if resumable else ''
+        stopped = find_cause(error, is_interrupt)
         if stopped is not None:
-            terminated = isinstance(stopped, Terminated)
-            print(f'{"terminated" if terminated else "interrupted"}{go_on}', file=sys.stderr)
-            sys.exit(143 if terminated else 130)
-        print(f'error: the disk is full ({full.filename or "while writing a file"}); what was complete before is '
-              f'untouched: free some space{go_on}', file=sys.stderr)
-        sys.exit(2)
+            stop(stopped, go_on)
+        full, killed = find_cause(error, is_disk_full), find_cause(error, is_worker_killed)
+        if full is not None:
+            where = full.filename or 'while writing a file'
+            fail(f'the disk is full ({where}); what was complete before is untouched: '
+                 f'free some space{go_on}')
+        if killed is None:
+            raise
+        fail(f'a process that loads data died ({explain_killed(str(killed))}{go_on}')
 
 
 class Terminated(KeyboardInterrupt):
@@ -54,6 +60,31 @@ def _terminate(signum, frame) -> None:
     raise Terminated
 
 
+def fail(sentence: str) -> None:
+    """Print an error and exit with status 2."""
+    print(f'error: {sentence}', file=sys.stderr)
+    sys.exit(2)
+
+
+def stop(signalled: BaseException, go_on: str) -> None:
+    """Exit after Ctrl-C or SIGTERM; the first rank says that it stopped, and how to continue."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a launcher sends SIGTERM after the terminal's SIGINT
+        signal.signal(number, signal.SIG_IGN)
+    terminated = isinstance(signalled, Terminated)
+    status = 143 if terminated else 130
+    if launched_rank(launcher_of(sys.argv)) == 0:
+        print(f'{"terminated" if terminated else "interrupted"}{go_on}', file=sys.stderr, flush=True)
+    if in_process_group():
+        sys.stdout.flush()
+        os._exit(status)  # the other ranks are amid a collective call, which an orderly end would wait for
+    sys.exit(status)
+
+
+def in_process_group() -> bool:
+    """Whether this process is a rank of several."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
@@ -62,20 +93,48 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def find_cause(error: BaseException | None, wanted: Callable[[BaseException], bool]) -> BaseException | None:
-    """The first exception behind ``error``, itself included, that is ``wanted``, or None.
+def is_worker_killed(error: BaseException) -> bool:
+    """torch raises it in the main process, amid whatever that is doing."""
+    return isinstance(error, RuntimeError) and str(error).startswith('DataLoader worker (pid')
 
-    Others hide what happened: mmengine's config formatter, for one, turns Ctrl-C into a SyntaxError.
-    """
-    while error is not None and not wanted(error):
-        error = error.__cause__ or error.__context__
-    return error
+
+def explain_killed(message: str) -> str:
+    """What ended a data loader's worker, in torch's words, and what to do about it."""
+    remedy = '/dev/shm is full: give the container more (docker run --shm-size=8g)' if 'Bus error' in message \
+        else 'the system kills processes when memory runs out: see dmesg'
+    return f'{message.split(". ")[0].rstrip(". ")}); {remedy}, or use fewer workers ' \
+           '(--cfg-options train_dataloader.num_workers=1)'
+
+
+def how_to_continue(argv: list[str]) -> str:
+    """What to do to continue the run which ``argv`` (program first) started."""
+    command = os.environ.get(COMMAND)
+    if command is None and launcher_of(argv) != 'none':
+        return 'continue with the same command and --resume'  # a launcher other than ours
+    return f'continue with: {resume_command(argv if command is None else shlex.split(command))}'
 
 
 def resume_command(argv: list[str]) -> str:
-    """The command line that continues the run which ``argv`` (program first) started."""
-    program = f'python {shlex.quote(argv[0])}' if argv[0].endswith('.py') else argv[0]
-    return ' '.join([program, shlex.join(argv[1:]), *([] if '--resume' in argv else ['--resume'])])
+    """A command line with ``--resume`` instead of ``--resume FILE``: the run has checkpoints of its own by now."""
+    words = list(argv)
+    if '--resume' in words:
+        index = words.index('--resume')
+        del words[index:index + (2 if words[index + 1:] and not words[index + 1].startswith('-') else 1)]
+    words = [word for word in words if not word.startswith('--resume=')]
+    program = words[0] if words[0].startswith('convnext-dense ') else shlex.quote(words[0])
+    if words[0].endswith('.py'):
+        program = f'python {program}'
+    return f'{program} {shlex.join([*words[1:], "--resume"])}'
+
+
+def launcher_of(argv: list[str]) -> str:
+    """The value of ``--launcher``."""
+    for word, following in zip(argv, [*argv[1:], ''], strict=True):
+        if word == '--launcher':
+            return following
+        if word.startswith('--launcher='):
+            return word.partition('=')[2]
+    return 'none'
 
 
 def tool_line(name: str, *arguments) -> str:

@@ -2,8 +2,10 @@
 import argparse
 
 from ..config import load_config
+from ..config.preflight import check_launcher
 from ..engine.runner import DenseRunner, prepare_training
-from ..mm.device import use_device
+from ..engine.work_dir import owned_work_dir
+from ..mm.device import launched_rank, use_device
 from .running import tool_line
 
 
@@ -33,9 +35,11 @@ def main(argv: list[str] | None = None) -> None:
         cfg.load_from = args.load_from
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
-    cfg = prepare_training(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr,
-                           launcher=args.launcher)
-    runner = DenseRunner.from_cfg(cfg)
-    runner.train()
+    check_launcher(args.launcher)
+    with owned_work_dir(cfg.work_dir, launched_rank(args.launcher)):
+        cfg = prepare_training(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr,
+                               launcher=args.launcher)
+        runner = DenseRunner.from_cfg(cfg)
+        runner.train()
     if runner.rank == 0:
         print(f'trained; look at the result with: {tool_line("report", cfg.work_dir)}')

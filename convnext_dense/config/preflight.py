@@ -1,19 +1,47 @@
 """Checks of a config's data that cost seconds and save hours: run before anything is built or trained."""
 import json
+import math
 import os
+from collections import Counter
 from pathlib import Path
 
 from mmengine.config import Config
 
 from ..errors import UserError, few
 from .data_files import leaves
-from .dataloaders import datasets_of
+from .dataloaders import DATALOADERS, datasets_of
 
 PATH_KEYS = ('ann_file', 'proposal_file')
 # what each launcher sets for the processes it starts
 LAUNCHER_VARIABLES = {'none': (), 'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
                       'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
                       'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')}
+
+
+# settings that a command line can easily get wrong: (key, smallest value, whether it counts something)
+NUMBERS = [('optim_wrapper.optimizer.lr', 0, False), ('optim_wrapper.optimizer.weight_decay', 0, False),
+           ('optim_wrapper.accumulative_counts', 1, True), ('train_cfg.max_epochs', 1, True),
+           ('train_cfg.max_iters', 1, True), ('train_cfg.val_interval', 1, True),
+           *((f'{loader}.{key}', least, True) for loader in DATALOADERS
+             for key, least in (('batch_size', 1), ('num_workers', 0)))]
+
+
+def check_numbers(cfg: Config) -> None:
+    """Check that learning rate, batch sizes and the like are numbers that can be trained with.
+
+    Raises:
+        UserError: names the first setting that is not.
+    """
+    for key, least, whole in NUMBERS:
+        value = cfg
+        for part in key.split('.'):
+            value = value.get(part) if isinstance(value, (dict, Config)) else None
+        if value is None:
+            continue
+        valid = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not valid or not math.isfinite(value) or value < least:
+            raise UserError(f'{key} is {value!r}: expected a {"whole" if whole else "finite"} number, {least} or more; '
+                            f'set it in the config, or with --cfg-options {key}=...')
 
 
 def check_launcher(launcher: str) -> None:
@@ -57,7 +85,7 @@ def check_built_dataset(dataset) -> None:
     for leaf in leaves(dataset):
         classes = leaf.metainfo.get('classes') or ()
         if len(getattr(leaf, 'cat_ids', classes)) != len(classes):
-            raise _lacks_classes(leaf.ann_file, classes)
+            raise _explain_categories(leaf.ann_file, classes)
 
 
 def explain_empty(loader: dict) -> UserError:
@@ -78,6 +106,19 @@ def annotation_files(loader: dict) -> str:
     """The annotation files of a loader's data sets, for a sentence about them."""
     return ', '.join(str(Path(dataset.get('data_root') or '', dataset['ann_file']))
                      for dataset in datasets_of(loader) if dataset.get('ann_file'))
+
+
+def _explain_categories(ann_file, classes) -> UserError:
+    """The error to raise when a file's categories are not one for each class."""
+    names = Counter(category['name'] for category in json.loads(Path(ann_file).read_text())['categories'])
+    for where, found, remedy in ((f'{ann_file} has', names, 'give each category a name of its own'),
+                                 ('metainfo.classes of the data set has', Counter(classes), 'name each class once')):
+        twice = [name for name, count in found.items() if count > 1 and name in classes]
+        if twice:
+            return UserError(f'{where} several categories of the same name ({few(twice)}), so their objects cannot be '
+                             f'told apart: {remedy}')
+    return _lacks_classes(ann_file, classes) or UserError(
+        f'{ann_file} has {few(names)} as categories, expected one for each class ({few(list(classes))})')
 
 
 def _lacks_classes(ann_file, classes) -> UserError | None:

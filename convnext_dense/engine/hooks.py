@@ -1,9 +1,16 @@
-"""Training options that a config switches on by one entry of ``custom_hooks``, and checkpoints that outlive a kill."""
+"""Training options that a config switches on by one entry of ``custom_hooks``, and checkpoints that resume exactly."""
+import logging
+
 import torch
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..mm.fallbacks import unwrap_model
+from .random_state import RestoreAfterReplay, random_state, set_random_state
+from .work_dir import begin_run
 
 
 @HOOKS.register_module()
@@ -25,25 +32,66 @@ class CompileBackboneHook(Hook):
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Keep the whole model in channels-last memory: neck and heads too (our backbone always is)."""
+    """Keep the whole model in channels-last memory: neck and heads too (our backbone always is).
+
+    `DenseRunner` converts the model before it is wrapped for distributed training, whose gradient buckets take the
+    strides that the parameters have then. Under mmengine's own Runner the hook converts an unwrapped model only.
+    """
 
     def before_train(self, runner) -> None:
-        unwrap_model(runner.model).to(memory_format=torch.channels_last)
+        if not is_model_wrapper(runner.model):
+            runner.model.to(memory_format=torch.channels_last)
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, which removes an old checkpoint before it writes the new one; this one, after.
+    """mmengine's CheckpointHook, with these differences. Our Runner uses it wherever a config says ``CheckpointHook``.
 
-    A run that is killed, or finds the disk full, while it writes then still has the one before, also with
-    ``max_keep_ckpts=1`` and for ``save_best``. Our Runner uses it wherever a config says ``CheckpointHook``.
+    - An old checkpoint is removed after the new one is written, not before. A run that is killed, or finds the disk
+      full, while it writes then still has the one before, also with ``max_keep_ckpts=1`` and for ``save_best``.
+    - Checkpoints hold the random state of every rank's main process, and resuming restores it; a validation leaves the
+      state as it was. A resumed run then draws what an unbroken one draws (flips, sampled RoIs, drop path, ...), as
+      long as no data loader has workers: their generators are their own.
+    - Checkpoints carry the identity of their run (`work_dir.begin_run`).
     """
+
+    random_states: list[dict] | None = None  # of a resumed checkpoint, one per rank, until they are restored
 
     def before_train(self, runner) -> None:
         super().before_train(runner)
         self.file_backend = _RemoveLater(self.file_backend)
+        self.run = None  # rank 0 alone writes checkpoints
+        if is_main_process():
+            goes_on = runner._resume == 'auto' or (runner._resume and runner._load_from is None)
+            self.run = begin_run(runner.work_dir, goes_on, runner._load_from if runner._resume else None)
+
+    def after_load_checkpoint(self, runner, checkpoint) -> None:
+        if runner._resume:
+            self.random_states = checkpoint.get('meta', {}).get('random_states')
+
+    def before_train_epoch(self, runner) -> None:
+        states, self.random_states = self.random_states, None
+        if states is None:
+            return
+        if len(states) != runner.world_size:
+            print_log(f'the checkpoint is of {len(states)} process(es), not {runner.world_size}: random numbers are '
+                      'drawn from the seed again', logger='current', level=logging.WARNING)
+            return
+        loop, state = runner.train_loop, states[runner.rank]
+        if hasattr(loop, 'dataloader_iterator'):
+            loop.dataloader_iterator = RestoreAfterReplay(loop.dataloader_iterator, loop.iter, state)
+        else:
+            set_random_state(state)
+
+    def before_val(self, runner) -> None:
+        self._before_val = random_state()
+
+    def after_val_epoch(self, runner, metrics) -> None:
+        set_random_state(self._before_val)
+        super().after_val_epoch(runner, metrics)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        meta = {**meta, 'run': self.run, 'random_states': all_gather_object(random_state())}
         super()._save_checkpoint_with_step(runner, step, meta)
         self._remove_outdated()
 

@@ -23,7 +23,7 @@ def load_in_runner(runner: Any, filename: str, map_location: Any = 'cpu') -> dic
     metainfo = getattr(built[0].dataloader.dataset, 'metainfo', None) if built else None
     classes = (metainfo or {}).get('classes') or ()
     checkpoint = fit_checkpoint(runner.model, read_checkpoint(filename, map_location), filename,
-                                complete=runner._resume or evaluates, classes=classes,
+                                complete=bool(runner._resume) or evaluates, classes=classes,
                                 class_layers=lambda: find_class_layers(runner.model, runner.cfg, len(classes)))
     runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # EMAHook takes or swaps weights here
     unwrap_model(runner.model).load_state_dict(checkpoint['state_dict'])

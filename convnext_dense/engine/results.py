@@ -1,7 +1,6 @@
 """What an evaluation leaves behind: metrics.json, predictions, pictures."""
 import json
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from mmengine.runner import Runner
 
 from ..errors import UserError
 from ..evaluation import prediction_file  # noqa: F401  (registers DumpPredictions)
+from ..utils.files import atomic_write
 
 
 def write_metrics(runner: Runner, metrics: dict[str, float]) -> None:
@@ -23,9 +23,8 @@ def write_metrics(runner: Runner, metrics: dict[str, float]) -> None:
     clean = {key: None if isinstance(value, float) and math.isnan(value) else float(value)
              for key, value in metrics.items()}
     file = Path(runner.work_dir) / 'metrics.json'
-    part = file.with_suffix('.json.part')
-    part.write_text(json.dumps(clean, indent=2) + '\n')
-    os.replace(part, file)
+    with atomic_write(file) as part:
+        part.write_text(json.dumps(clean, indent=2) + '\n')
     print_log(f'metrics written to {file}', logger='current')
 
 

@@ -1,8 +1,6 @@
 """mmengine's Runner with what dense training needs on any machine: checks first, CPUs and gloo, safe checkpoints."""
 import json
 import logging
-import os
-import re
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +13,21 @@ from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.runner import Runner
 
-from ..checkpoints import read_checkpoint
 from ..config import DATALOADERS
 from ..config.data_files import check_files
-from ..config.preflight import annotation_files, check_built_dataset, check_config, check_launcher, explain_empty
+from ..config.preflight import (
+    annotation_files,
+    check_built_dataset,
+    check_config,
+    check_launcher,
+    check_numbers,
+    explain_empty,
+)
 from ..errors import UserError
 from ..optim.amp import for_this_machine
+from ..utils.files import atomic_write
+from .shared_memory import check_shared_memory
+from .work_dir import latest_good_checkpoint, make_work_dir
 
 AMP = {'fp16': 'float16', 'bf16': 'bfloat16'}
 
@@ -30,8 +37,7 @@ class DenseRunner(Runner):
 
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
     - A data set that is empty, or that lacks a class, is an error before training starts.
-    - A checkpoint appears under its name only when it is completely written, and resuming takes the newest
-      one that can be read.
+    - A checkpoint appears under its name only when it is completely written.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -40,6 +46,8 @@ class DenseRunner(Runner):
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg, model):
+        if any(hook.get('type') == 'ChannelsLastHook' for hook in self.cfg.get('custom_hooks') or ()):
+            model = model.to(memory_format=torch.channels_last)
         if not self.distributed or get_device() != 'cpu' or model_wrapper_cfg is not None:
             return super().wrap_model(model_wrapper_cfg, model)
         self.logger.info('CPU processes: SyncBN layers become BN, gradients are averaged through gloo')
@@ -72,6 +80,7 @@ class DenseRunner(Runner):
             raise explain_empty(dataloader) from error
         check_built_dataset(built.dataset)
         check_files(built.dataset)
+        check_shared_memory(built)
         built.worker_init_fn = partial(start_worker, built.worker_init_fn)
         return built
 
@@ -101,15 +110,8 @@ class DenseRunner(Runner):
                 raise UserError(f'{filename} is not written, because {name} of the model has values that are not '
                                 'finite: continue the checkpoint before with --resume and a lower learning rate or '
                                 'clip_grad')
-        part = Path(out_dir) / f'{filename}.part'
-        try:
+        with atomic_write(Path(out_dir) / filename, sync=True) as part:
             super().save_checkpoint(out_dir, part.name, *args, **kwargs)
-            with part.open('rb') as written:
-                os.fsync(written.fileno())
-        except OSError:
-            part.unlink(missing_ok=True)  # on a full disk, half a file takes the space that the log needs
-            raise
-        os.replace(part, Path(out_dir) / filename)
 
 
 def start_worker(then, worker: int) -> None:
@@ -122,27 +124,6 @@ def start_worker(then, worker: int) -> None:
     cv2.setNumThreads(0)
     if then is not None:
         then(worker)
-
-
-def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest ``epoch_N.pth`` / ``iter_N.pth`` in ``work_dir`` that can be read completely, or None.
-
-    mmengine's pointer file ``last_checkpoint`` is not trusted: a killed run can leave it behind or ahead.
-    """
-    def step(file: Path) -> int:
-        return int(re.search(r'(\d+)\.pth$', file.name)[1])
-
-    files = [file for file in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', file.name)]
-    for file in sorted(files, key=step, reverse=True):
-        try:
-            if 'optimizer' in read_checkpoint(str(file)):
-                return file
-            reason = 'it holds no optimizer state'
-        except UserError as error:
-            reason = str(error)
-        print_log(f'{file} cannot be resumed from, trying the one before: {reason}',
-                  logger='current', level=logging.WARNING)
-    return None
 
 
 def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None = None, auto_scale_lr: bool = False,
@@ -169,6 +150,7 @@ def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None
         cfg.auto_scale_lr.enable = True
     if resume or cfg.get('resume'):
         set_resume(cfg, resume)
+    check_numbers(cfg)
     check_config(cfg, DATALOADERS[:2])
     return cfg
 
@@ -189,7 +171,9 @@ def prepare_testing(cfg: Config, checkpoint: str, launcher: str = 'none') -> Con
     cfg.model.pop('init_cfg', None)
     cfg.model.backbone.pop('init_cfg', None)  # the checkpoint brings every weight
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'EMAHook']
+    check_numbers(cfg)
     check_config(cfg, DATALOADERS[2:])
+    make_work_dir(cfg.work_dir)
     return cfg
 
 
@@ -208,7 +192,7 @@ def set_resume(cfg: Config, checkpoint: str | bool = True) -> None:
         print_log(f'--resume: {cfg.work_dir} has no checkpoint that can be continued; training starts from the '
                   'beginning', logger='current', level=logging.WARNING)
     else:
-        cfg.resume, cfg.load_from = True, str(latest)
+        cfg.resume, cfg.load_from = 'auto', str(latest)  # 'auto': the work dir's own run goes on
 
 
 def set_amp(cfg: Config, amp: str) -> None:

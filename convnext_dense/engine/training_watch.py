@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
@@ -100,7 +101,8 @@ class WatchTrainingHook(Hook):
 
     def _broken(self, runner, losses, total: float, usual: float, data_batch) -> UserError:
         """Save the batch; returns the sentence to stop with."""
-        file = Path(runner.work_dir) / f'bad_batch_iter_{runner.iter + 1}.pth'
+        rank = f'_rank{get_rank()}' if get_world_size() > 1 else ''  # several ranks may have a bad batch at once
+        file = Path(runner.work_dir) / f'bad_batch_iter_{runner.iter + 1}{rank}.pth'
         torch.save(data_batch, file)
         images = [str(getattr(sample, 'img_path', '?')) for sample in _samples(data_batch)]
         parts = ', '.join(f'{key} {value:.4g}' for key, value in losses.items() if key != 'loss')
@@ -108,28 +110,31 @@ class WatchTrainingHook(Hook):
         return UserError(
             f'iteration {runner.iter + 1}: the loss is {total:.4g}, which is {what} ({parts}); the batch is saved as '
             f'{file} (images {", ".join(images)}): look at these images and their annotations, then continue the last '
-            'checkpoint with --resume and a lower learning rate, clip_grad, or --amp bf16 in the place of fp16')
+            'checkpoint with --resume and a lower learning rate, clip_grad, or --amp bf16 instead of fp16')
 
     def before_val_epoch(self, runner) -> None:
-        self.predicted: torch.Tensor | int = 0
+        self.labels: set[int] = set()  # that any pixel was predicted as
+        self.objects = 0
+        self.task = None
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         for sample in outputs or ():
             if 'pred_sem_seg' in sample:
-                labels = sample.pred_sem_seg.data.flatten().long()
-                self.predicted = self.predicted + labels.bincount(minlength=256).cpu()
+                self.task = 'segmentation'
+                self.labels.update(sample.pred_sem_seg.data.flatten().long().bincount().nonzero().flatten().tolist())
             elif 'pred_instances' in sample:
-                self.predicted = self.predicted + len(sample.pred_instances)
+                self.task = 'detection'
+                self.objects += len(sample.pred_instances)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        if isinstance(self.predicted, torch.Tensor) and int((self.predicted > 0).sum()) == 1:
-            label = int(self.predicted.argmax())
+        if self.task == 'segmentation' and len(self.labels) == 1:
+            label = min(self.labels)
             classes = runner.val_dataloader.dataset.metainfo.get('classes') or {}
             name = classes[label] if label < len(classes) else label
             self.warn('one class', f'every pixel of the validation set is predicted as {name}: the model has not learnt'
                                    ' to tell classes apart yet; early in training that is usual, later it means a '
                                    'learning rate that is too high or labels that do not fit')
-        elif isinstance(self.predicted, int) and self.predicted == 0:
+        elif self.task != 'segmentation' and self.objects == 0:
             self.warn('background', 'the model predicts no object at all in the validation set (every score is below '
                                     "the config's score_thr): early in training that is usual, later it means labels, "
                                     'classes or a learning rate that do not fit')

@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from convnext_dense.config import DATALOADERS
-from convnext_dense.config.preflight import check_config
+from convnext_dense.config.preflight import check_config, check_numbers
 from convnext_dense.engine.runner import DenseRunner
 from convnext_dense.errors import UserError
 
@@ -55,6 +55,26 @@ def test_each_fault_is_named(cfg, change, message):
         check_config(cfg, DATALOADERS)
 
 
+@pytest.mark.parametrize('change, message', [
+    ({'optim_wrapper.optimizer.lr': float('nan')}, 'optim_wrapper.optimizer.lr is nan: expected a finite number, 0 or'),
+    ({'optim_wrapper.optimizer.lr': 'nan'}, "optim_wrapper.optimizer.lr is 'nan': expected a finite number"),
+    ({'optim_wrapper.optimizer.lr': float('inf')}, 'optim_wrapper.optimizer.lr is inf'),
+    ({'optim_wrapper.optimizer.weight_decay': -0.1}, 'optim_wrapper.optimizer.weight_decay is -0.1'),
+    ({'optim_wrapper.accumulative_counts': 0}, 'accumulative_counts is 0: expected a whole number, 1 or more'),
+    ({'train_dataloader.batch_size': 0}, 'train_dataloader.batch_size is 0: expected a whole number, 1 or more'),
+    ({'val_dataloader.batch_size': 1.5}, 'val_dataloader.batch_size is 1.5'),
+    ({'train_dataloader.num_workers': -1}, 'train_dataloader.num_workers is -1: expected a whole number, 0 or more'),
+    ({'train_cfg.max_epochs': True}, 'train_cfg.max_epochs is True'),
+    ({'train_cfg.val_interval': 0}, 'train_cfg.val_interval is 0')])
+def test_settings_that_cannot_be_trained_with(cfg, change, message):
+    cfg.merge_from_dict({'optim_wrapper.optimizer': dict(type='AdamW', lr=1e-3, weight_decay=0),
+                         'train_cfg.max_epochs': 1, 'train_dataloader.num_workers': 0})
+    check_numbers(cfg)
+    cfg.merge_from_dict(change)
+    with pytest.raises(UserError, match=message):
+        check_numbers(cfg)
+
+
 def test_an_empty_image_folder(cfg, tmp_path):
     (tmp_path / 'val/1.jpg').unlink()
     with pytest.raises(UserError, match='val_dataloader: folder .*val .* is empty'):
@@ -78,6 +98,17 @@ class TestBuiltDataset:
     def test_class_names_that_the_file_lacks(self, cfg, classes, message, filter_cfg):
         with pytest.raises(UserError, match=message):
             self.build(cfg, metainfo=dict(classes=classes), filter_cfg=filter_cfg)
+
+    def test_two_categories_of_one_name(self, cfg, tmp_path):
+        content = json.loads((tmp_path / 'ann.json').read_text())
+        content['categories'].append(dict(id=3, name='circle'))
+        (tmp_path / 'ann.json').write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r'ann.json has several categories of the same name \(circle\)'):
+            self.build(cfg)
+
+    def test_a_class_that_is_named_twice(self, cfg):
+        with pytest.raises(UserError, match=r'metainfo.classes .* has several categories of the same name \(square\)'):
+            self.build(cfg, metainfo=dict(classes=('circle', 'square', 'square')))
 
     def test_nothing_left_after_filtering(self, cfg):
         with pytest.raises(UserError, match='CocoDataset of .*ann.json is empty after filtering'):

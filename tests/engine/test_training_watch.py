@@ -131,6 +131,29 @@ def test_class_counts_that_differ(tmp_path, said):
     assert len(said) == 1 and said[0].startswith('bbox_head predicts 3 classes, but SimpleNamespace has 2 (a, b)')
 
 
+def test_ranks_save_their_own_bad_batch(tmp_path, said, monkeypatch):
+    monkeypatch.setattr(training_watch, 'get_world_size', lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(training_watch, 'get_rank', lambda rank=rank: rank)
+        with pytest.raises(UserError, match=f'bad_batch_iter_1_rank{rank}.pth'):
+            run(WatchTrainingHook(), runner_of(tmp_path), dict(loss=float('nan')), det_batch(rank), 1)
+        saved = torch.load(tmp_path / f'bad_batch_iter_1_rank{rank}.pth', weights_only=False)  # written by this test
+        assert len(saved['data_samples'][0].gt_instances) == rank
+
+
+def test_more_classes_than_a_byte_has_values(tmp_path, said):
+    """In images of different highest labels, as ADE20K's full set of 847 classes has them."""
+    names = tuple(f'class {index}' for index in range(847))
+    hook, runner = WatchTrainingHook(), runner_of(tmp_path, classes=names)
+    for labels, expected in (((300, 846), 0), ((700, 700), 1)):
+        hook.before_val_epoch(runner)
+        for label in labels:
+            hook.after_val_iter(runner, 0, None, [seg_sample('pred_sem_seg', torch.full((1, 4, 4), label))])
+        hook.after_val_epoch(runner, {})
+        assert len(said) == expected
+    assert said[0].startswith('every pixel of the validation set is predicted as class 700:')
+
+
 @pytest.mark.parametrize('sample, sentence', [
     (DetDataSample(pred_instances=InstanceData(scores=torch.rand(0))), 'the model predicts no object at all'),
     (DetDataSample(pred_instances=InstanceData(scores=torch.rand(1))), None),

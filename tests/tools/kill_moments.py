@@ -37,7 +37,7 @@ class KillAt(Hook):
         put, save, hook = LocalBackend.put, DenseRunner.save_checkpoint, self
 
         def put_half(self, obj, filepath):
-            if str(filepath).endswith('.pth.part') and hook._passes('writing'):
+            if str(filepath).endswith('.part.pth') and hook._passes('writing'):
                 Path(filepath).write_bytes(obj[:len(obj) // 2])
                 die(hook.how)
             put(self, obj, filepath)

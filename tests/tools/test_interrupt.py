@@ -7,7 +7,8 @@ import signal
 import pytest
 from tool_runs import iterations, kill, launch, must_run, tool_command, wait_for
 
-from convnext_dense.cli.running import find_cause, is_interrupt, resume_command
+from convnext_dense.cli.running import is_interrupt, resume_command
+from convnext_dense.errors import find_cause
 
 
 def test_interrupted_training_says_how_to_continue(trained, tmp_path):
@@ -15,7 +16,9 @@ def test_interrupted_training_says_how_to_continue(trained, tmp_path):
     log = tmp_path / 'log'
     arguments = [run.config, '--data-root', run.data_root, '--work-dir', tmp_path / 'work dir',
                  '--cfg-options', 'default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=1000']
-    process = launch(tool_command('train', *arguments, 'train_cfg.max_iters=100000'), log, tmp_path)
+    # as under nohup or in a background shell, where a process starts with SIGINT ignored
+    ignoring = ['sh', '-c', 'trap "" INT; exec "$@"', 'sh']
+    process = launch([*ignoring, *tool_command('train', *arguments, 'train_cfg.max_iters=100000')], log, tmp_path)
     try:
         wait_for(r'Saving checkpoint at 3 iterations', log, process)
         os.kill(process.pid, signal.SIGINT)
@@ -39,6 +42,9 @@ def test_interrupted_training_says_how_to_continue(trained, tmp_path):
 @pytest.mark.parametrize('argv, expected', [
     (['tools/train.py', 'a b.py'], "python tools/train.py 'a b.py' --resume"),
     (['convnext-dense train', 'c.py', '--resume'], 'convnext-dense train c.py --resume'),
+    (['t.py', 'c.py', '--resume', 'a.pth', '--amp', 'off'], 'python t.py c.py --amp off --resume'),
+    (['t.py', 'c.py', '--resume=a.pth'], 'python t.py c.py --resume'),
+    (['/my tools/dist_train.sh', 'c.py', '2'], "'/my tools/dist_train.sh' c.py 2 --resume"),
 ])
 def test_the_line_is_a_command(argv, expected):
     assert resume_command(argv) == expected

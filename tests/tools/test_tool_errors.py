@@ -50,6 +50,11 @@ MISTAKES = [
             ('--cfg-options', 'model.decode_head.num_classes=150'), 'seg'),
     Mistake('class name', ('hexagon', 'circle, square, triangle'), (
         '--cfg-options', 'train_dataloader.dataset.metainfo=dict(classes=("circle", "square", "hexagon"))')),
+    Mistake('learning rate', ('optim_wrapper.optimizer.lr is nan', 'finite number'),
+            ('--cfg-options', 'optim_wrapper.optimizer.lr=nan'), 'seg'),
+    Mistake('batch size', ('train_dataloader.batch_size is 0', '1 or more'),
+            ('--cfg-options', 'train_dataloader.batch_size=0')),
+    Mistake('work dir', ('the work dir /proc/work', 'cannot be written', '--work-dir'), ('--work-dir', '/proc/work')),
     Mistake('GPU', ('--device cuda', 'no GPU', '--device cpu'), ('--device', 'cuda')),
     Mistake('fp16 on a CPU', ('--amp fp16', 'no GPU', 'bf16'), ('--amp', 'fp16')),
     Mistake('launcher', ('--launcher pytorch', 'LOCAL_RANK', 'tools/dist_train.sh'), ('--launcher', 'pytorch')),

@@ -16,4 +16,4 @@ def test_a_learning_rate_that_breaks_the_model(task, shapes, trained, tmp_path):
     file, images = re.search(r'saved as (\S+) \(images (.+?)\)', line).groups()
     assert len(images.split(', ')) == 2 and all(name.startswith(str(run.data_root)) for name in images.split(', '))
     assert (tmp_path / file).is_file()
-    assert not list(tmp_path.glob('*.pth.part')) and not list(tmp_path.glob('epoch_*.pth'))
+    assert not list(tmp_path.glob('*.part*')) and not list(tmp_path.glob('epoch_*.pth'))

@@ -1,0 +1,51 @@
+"""Random state of a process, saved in checkpoints so that a resumed run draws the same numbers as an unbroken one."""
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """State of the generators of python, numpy and torch: tensors, numbers and tuples only, which are safe to load."""
+    _, keys, *rest = np.random.get_state()
+    state = {'python': random.getstate(), 'numpy': (torch.from_numpy(keys.astype(np.int64)), *rest),
+             'torch': torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the generators to what `random_state` returned, in this or another process."""
+    random.setstate(state['python'])
+    keys, *rest = state['numpy']
+    np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state['torch'].cpu())
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+class RestoreAfterReplay:
+    """A loop's data iterator that sets the random state when the batches of the past have been replayed.
+
+    mmengine's iteration-based loop resumes by drawing all batches up to the checkpoint again. Without workers that
+    moves the generators of this process, and no hook is called between the last of them and the first new batch.
+
+    Args:
+        iterator: the loop's own.
+        replayed: number of batches that are drawn again.
+        state: as `random_state` returned it.
+    """
+
+    def __init__(self, iterator, replayed: int, state: dict[str, Any]):
+        self.iterator, self.replayed, self.state = iterator, replayed, state
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.replayed == 0:
+            set_random_state(self.state)
+        self.replayed -= 1
+        return next(self.iterator)

@@ -1,0 +1,143 @@
+"""A run's work dir: one run at a time in it, and which of its checkpoints belong to the run."""
+import errno
+import json
+import logging
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mmengine.logging import print_log
+
+from ..checkpoints import read_checkpoint
+from ..errors import UserError, few, find_cause
+from ..utils.files import atomic_write
+
+LOCK, RECORD = '.lock', 'run.json'
+LOCK_WAIT = 10  # seconds; workers of a killed run keep its lock until they notice, within 5 s
+CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
+LEFT_OVER = re.compile(r'\..+\.\d+\.part(\.\w+)?|.+\.pth\.part')  # what `atomic_write` leaves when it is killed
+LOST = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ESTALE)
+
+
+def make_work_dir(work_dir: str | Path) -> Path:
+    """Create the folder.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(work_dir, error) from error
+    return Path(work_dir)
+
+
+@contextmanager
+def owned_work_dir(work_dir: str | Path, rank: int = 0) -> Iterator[None]:
+    """Have a work dir for one training run alone, and remove what a killed one left half-written.
+
+    Args:
+        work_dir: created where it does not exist.
+        rank: of this process in its run; rank 0 takes the lock for all.
+
+    Raises:
+        UserError: another run trains there, or the folder cannot be written, at the beginning or later.
+    """
+    folder = make_work_dir(work_dir)
+    lock = FileLock(folder / LOCK)
+    try:
+        if rank == 0:
+            _acquire(lock, folder)
+            for file in folder.iterdir():
+                if LEFT_OVER.fullmatch(file.name) and file.is_file():
+                    file.unlink()
+        yield
+    except Exception as error:  # others wrap what happened
+        lost = find_cause(error, lambda cause: isinstance(cause, OSError) and cause.errno in LOST
+                          and str(cause.filename).startswith((str(folder), str(folder.absolute()))))
+        if lost is None:
+            raise
+        raise _unwritable(work_dir, lost) from error
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire(timeout=LOCK_WAIT)
+    except Timeout:
+        raise UserError(f'another training run is writing to {folder}: wait for its end, or choose another folder with '
+                        '--work-dir') from None
+    except NotImplementedError:
+        print_log(f'the file system of {folder} has no locks: make sure that only one run trains there',
+                  logger='current', level=logging.WARNING)
+
+
+def _unwritable(work_dir: str | Path, error: OSError) -> UserError:
+    return UserError(f'the work dir {work_dir} cannot be written ({error.strerror}: {error.filename}): expected a '
+                     'folder that exists during the whole run and may be written to; name one with --work-dir')
+
+
+def begin_run(work_dir: str | Path, goes_on: bool = False, resumed_from: str | None = None) -> str:
+    """The identity of the run that trains in a work dir from now on, recorded in ``run.json``.
+
+    Checkpoints of the run carry it, so that those of an earlier run in the same folder are told from them.
+
+    Args:
+        goes_on: continue the recorded run, if there is one.
+        resumed_from: the checkpoint that a new run starts from, to resume from again until the run has its own.
+    """
+    record = _read_record(work_dir)
+    if goes_on and record:
+        return record['run']
+    record = {'run': uuid.uuid4().hex, 'resumed_from': resumed_from and str(Path(resumed_from).absolute())}
+    with atomic_write(Path(work_dir) / RECORD) as part:
+        part.write_text(json.dumps(record) + '\n')
+    return record['run']
+
+
+def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest checkpoint of the work dir's run to resume from, or None.
+
+    The newest readable ``epoch_N.pth`` / ``iter_N.pth`` of the run that trained there last; before it has one, the
+    file that it was resumed from. Only the structure of a file is read, not its tensors: a file that was cut off has no
+    directory of its content, which comes last. mmengine's pointer file ``last_checkpoint`` is not trusted: a killed run
+    can leave it behind or ahead.
+    """
+    record, others = _read_record(work_dir), []
+    files = [file for file in Path(work_dir).glob('*.pth') if CHECKPOINT.fullmatch(file.name)]
+    for file in sorted(files, key=lambda file: int(CHECKPOINT.fullmatch(file.name)[2]), reverse=True):
+        try:
+            content = read_checkpoint(file, mmap=True)
+            if record and _run_of(content) != record['run']:
+                others.append(file.name)
+                continue
+            if 'optimizer' in content:
+                return file
+            reason = 'it holds no optimizer state'
+        except UserError as error:
+            reason = str(error)
+        print_log(f'{file} cannot be resumed from, trying the one before: {reason}',
+                  logger='current', level=logging.WARNING)
+    if record and record.get('resumed_from') and Path(record['resumed_from']).is_file():
+        return Path(record['resumed_from'])
+    if others:
+        print_log(f'{work_dir} has checkpoints of an earlier run only, which --resume leaves alone ({few(others)}): to '
+                  'continue one of them, name it with --resume FILE', logger='current', level=logging.WARNING)
+    return None
+
+
+def _run_of(checkpoint: dict) -> str | None:
+    meta = checkpoint.get('meta')
+    return meta.get('run') if isinstance(meta, dict) else None
+
+
+def _read_record(work_dir: str | Path) -> dict | None:
+    try:
+        record = json.loads(Path(work_dir, RECORD).read_text())
+    except (OSError, ValueError):  # ValueError: not JSON, or not text
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get('run'), str) else None
