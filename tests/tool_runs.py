@@ -12,6 +12,7 @@ import re
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +124,13 @@ def run_command(command: list, log: Path, cwd: Path, timeout: float = 1500, **en
         kill(process)
     assert code == 0, f'exit status {code}:\n{log.read_text()[-6000:]}'
     return log.read_text()
+
+
+def free_port() -> str:
+    """A port for the processes of a distributed run to meet at."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
 
 
 def wait_for(pattern: str, log: Path, process: subprocess.Popen, timeout: float = 900) -> re.Match:

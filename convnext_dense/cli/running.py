@@ -26,7 +26,7 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
         main: the tool.
         resumable: whether the tool has --resume; what stops it then says how to continue.
     """
-    # a parent that ignores SIGINT (nohup, a background shell) passes that on
+    # a parent that ignores SIGINT (a background shell, for one) passes that on to its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if resumable:
         signal.signal(signal.SIGTERM, _terminate)
@@ -53,7 +53,7 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, taken as what it is: a request to stop now."""
+    """SIGTERM was received."""
 
 
 def _terminate(signum, frame) -> None:
@@ -76,7 +76,7 @@ def stop(signalled: BaseException, go_on: str) -> None:
         print(f'{"terminated" if terminated else "interrupted"}{go_on}', file=sys.stderr, flush=True)
     if in_process_group():
         sys.stdout.flush()
-        os._exit(status)  # the other ranks are amid a collective call, which an orderly end would wait for
+        os._exit(status)  # a normal exit would wait for the other ranks, which are in a collective call
     sys.exit(status)
 
 
@@ -138,7 +138,7 @@ def launcher_of(argv: list[str]) -> str:
 
 
 def tool_line(name: str, *arguments) -> str:
-    """The command line of another tool, spelt as this one was called: by its file or through the console command."""
+    """The command line of another tool, written as this one was called: by its file or through the console command."""
     script = Path(sys.argv[0])
     program = f'python {shlex.quote(str(script.with_name(name + ".py")))}' if script.suffix == '.py' \
         else f'convnext-dense {name}'

@@ -15,7 +15,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder for checkpoints and logs (default: work_dirs/<config name>)')
     parser.add_argument('--data-root', help='folder of the data, for every loader and evaluator')
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='CHECKPOINT',
-                        help='continue the newest good checkpoint of the work dir, or the one named')
+                        help='continue the last run in the work dir, or start from this checkpoint of a run')
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='start from these weights')
     parser.add_argument('--amp', choices=['fp16', 'bf16', 'off'], help='mixed precision (default: the recipe\'s)')
     parser.add_argument('--auto-scale-lr', action='store_true',

@@ -1,4 +1,4 @@
-"""Image and label files of a data set: all there before training, and named when one turns out to be wrong."""
+"""Image and label files of a data set: all present before training, and named when one turns out to be wrong."""
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.dist import is_main_process
 
 from ..errors import UserError
+from ..utils.images import image_size
 
 FILE_KEYS = ('img_path', 'seg_map_path')  # where a sample's record has its files
 
@@ -49,7 +50,12 @@ def _files(dataset, index: int) -> list[str]:
 
 
 def _prepare_or_name_file(dataset, index: int):
-    """The data set's own ``prepare_data``; a file that is no image, or labels that no class has, are named."""
+    """The data set's own ``prepare_data``.
+
+    Names a file that is no image or has too many pixels to be decoded, and labels that no class has.
+    """
+    for file in _files(dataset, index):
+        _check_size(file)
     try:
         sample = type(dataset).prepare_data(dataset, index)
     except Exception as error:  # readers fail in many ways, mostly without the name of the file
@@ -61,8 +67,16 @@ def _prepare_or_name_file(dataset, index: int):
     return sample
 
 
+def _check_size(file: str) -> None:
+    """Refuse an image with more pixels than the limit, by its header; what PIL cannot identify goes to its reader."""
+    try:
+        image_size(file)
+    except OSError:
+        pass
+
+
 def _check_labels(dataset, index: int, sample) -> None:
-    """Refuse a label map with a value beyond the classes, on which the loss dies, on a GPU without a word."""
+    """Refuse a label map with a value beyond the classes, which triggers a device-side assert on CUDA."""
     if not isinstance(sample, dict) or 'gt_sem_seg' not in getattr(sample.get('data_samples'), 'keys', tuple)():
         return
     labels, classes = sample['data_samples'].gt_sem_seg.data, dataset.metainfo.get('classes') or ()
@@ -72,7 +86,7 @@ def _check_labels(dataset, index: int, sample) -> None:
         file = dataset.get_data_info(index).get('seg_map_path')
         reduced = ' (after reduce_zero_label)' if getattr(dataset, 'reduce_zero_label', False) else ''
         raise UserError(f'{file} has the label {int(beyond.max())}{reduced}, but there are {len(classes)} classes, so '
-                        f'0 to {len(classes) - 1} and {ignored} are expected: mend the label maps, or set metainfo and '
+                        f'0 to {len(classes) - 1} and {ignored} are expected: fix the label maps, or set metainfo and '
                         'every num_classes to the classes they have')
 
 

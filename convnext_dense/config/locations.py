@@ -1,4 +1,4 @@
-"""Where configs/ and tools/ lie: inside the installed package (OpenMMLab's ``.mim`` folder) or beside it in a clone."""
+"""Where configs/ lies: inside the installed package (OpenMMLab's ``.mim`` folder) or beside it in a clone."""
 import difflib
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from ..errors import UserError
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE / '.mim' if (PACKAGE / '.mim').is_dir() else PACKAGE.parent
 CONFIGS = ROOT / 'configs'
-TOOLS = ROOT / 'tools'
 OWN_PREFIX = 'convnext_dense::'
 
 

@@ -28,7 +28,7 @@ def parse_options(options: list[str]) -> dict:
 
 
 def _parse_value(text: str):
-    """A Python literal, also with ``dict(key=value)``; else what mmengine makes of it (``a,b`` is a list)."""
+    """A Python literal, also with ``dict(key=value)``; otherwise as mmengine parses it (``a,b`` is a list)."""
     try:
         value = ast.literal_eval(_DictCalls().visit(ast.parse(text, mode='eval')))
         return list(value) if isinstance(value, tuple) and not text.startswith('(') else value

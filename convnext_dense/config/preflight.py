@@ -1,4 +1,4 @@
-"""Checks of a config's data that cost seconds and save hours: run before anything is built or trained."""
+"""Checks of a config and its data, in seconds, before anything is built or trained."""
 import json
 import math
 import os
@@ -18,7 +18,7 @@ LAUNCHER_VARIABLES = {'none': (), 'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'
                       'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE')}
 
 
-# settings that a command line can easily get wrong: (key, smallest value, whether it counts something)
+# settings that are easily set to nonsense: (key, smallest value, whether it must be an integer)
 NUMBERS = [('optim_wrapper.optimizer.lr', 0, False), ('optim_wrapper.optimizer.weight_decay', 0, False),
            ('optim_wrapper.accumulative_counts', 1, True), ('train_cfg.max_epochs', 1, True),
            ('train_cfg.max_iters', 1, True), ('train_cfg.val_interval', 1, True),
@@ -40,8 +40,9 @@ def check_numbers(cfg: Config) -> None:
             continue
         valid = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         if not valid or not math.isfinite(value) or value < least:
-            raise UserError(f'{key} is {value!r}: expected a {"whole" if whole else "finite"} number, {least} or more; '
-                            f'set it in the config, or with --cfg-options {key}=...')
+            kind = 'an integer' if whole else 'a finite number'
+            raise UserError(f'{key} is {value!r}: expected {kind}, {least} or more; set it in the config, or with '
+                            f'--cfg-options {key}=...')
 
 
 def check_launcher(launcher: str) -> None:
@@ -77,7 +78,7 @@ def check_config(cfg: Config, loaders: tuple[str, ...]) -> None:
 def check_built_dataset(dataset) -> None:
     """Refuse a data set whose annotation file lacks a class that it should have.
 
-    mmdet drops unknown class names silently; those classes then train on nothing and their AP is 0 or missing.
+    mmdet drops unknown class names silently; those classes then have no training samples, and their AP is 0 or missing.
 
     Raises:
         UserError: names the annotation file, the missing classes and the categories found there.
@@ -134,19 +135,19 @@ def _lacks_classes(ann_file, classes) -> UserError | None:
 def _check_paths(loader: str, dataset: dict) -> None:
     root = dataset.get('data_root') or ''
     if root and not Path(root).is_dir():
-        raise UserError(f'{loader}: data folder {root} does not exist: put the data there or name its place with '
+        raise UserError(f'{loader}: data folder {root} does not exist: put the data there or set its location with '
                         '--data-root')
     for key in PATH_KEYS:
         if dataset.get(key):
             file = Path(root, dataset[key])
             if not file.is_file():
                 raise UserError(f'{loader}: {key} {file} does not exist: expected the annotations there (layout in the '
-                                'README); put them there or name their place with --data-root')
+                                'README); put them there or set their location with --data-root')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
         folder = Path(root, prefix or '')
         if not folder.is_dir():
             raise UserError(f'{loader}: folder {folder} ({name}) does not exist: expected the files there (layout in '
-                            'the README); put them there or name their place with --data-root')
+                            'the README); put them there or set their location with --data-root')
         if not any(folder.iterdir()):
             raise UserError(f'{loader}: folder {folder} ({name}) is empty: expected image files there')
 

@@ -17,7 +17,7 @@ from .work_dir import begin_run
 class CompileBackboneHook(Hook):
     """Compile the backbone with torch.compile before training; checkpoints stay as they are.
 
-    Worth it where images have few sizes (crops of segmentation): every new size compiles again, unless ``dynamic``.
+    Useful where input sizes rarely change (segmentation crops): each new size recompiles, unless ``dynamic``.
 
     Args:
         **options: of torch.compile, as ``mode`` or ``dynamic``.
@@ -50,8 +50,8 @@ class SafeCheckpointHook(CheckpointHook):
     - An old checkpoint is removed after the new one is written, not before. A run that is killed, or finds the disk
       full, while it writes then still has the one before, also with ``max_keep_ckpts=1`` and for ``save_best``.
     - Checkpoints hold the random state of every rank's main process, and resuming restores it; a validation leaves the
-      state as it was. A resumed run then draws what an unbroken one draws (flips, sampled RoIs, drop path, ...), as
-      long as no data loader has workers: their generators are their own.
+      state as it was. A resumed run then draws the numbers of an uninterrupted one (flips, sampled RoIs, drop
+      path, ...), as long as the data loader has no workers: they have generators of their own.
     - Checkpoints carry the identity of their run (`work_dir.begin_run`).
     """
 
@@ -62,8 +62,8 @@ class SafeCheckpointHook(CheckpointHook):
         self.file_backend = _RemoveLater(self.file_backend)
         self.run = None  # rank 0 alone writes checkpoints
         if is_main_process():
-            goes_on = runner._resume == 'auto' or (runner._resume and runner._load_from is None)
-            self.run = begin_run(runner.work_dir, goes_on, runner._load_from if runner._resume else None)
+            continued = runner._resume == 'auto' or (runner._resume and runner._load_from is None)
+            self.run = begin_run(runner.work_dir, continued, runner._load_from if runner._resume else None)
 
     def after_load_checkpoint(self, runner, checkpoint) -> None:
         if runner._resume:
@@ -74,8 +74,8 @@ class SafeCheckpointHook(CheckpointHook):
         if states is None:
             return
         if len(states) != runner.world_size:
-            print_log(f'the checkpoint is of {len(states)} process(es), not {runner.world_size}: random numbers are '
-                      'drawn from the seed again', logger='current', level=logging.WARNING)
+            print_log(f'the checkpoint was written by {len(states)} process(es), not {runner.world_size}: the random '
+                      'state is not restored', logger='current', level=logging.WARNING)
             return
         loop, state = runner.train_loop, states[runner.rank]
         if hasattr(loop, 'dataloader_iterator'):
@@ -105,7 +105,7 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 class _RemoveLater:
-    """A file backend that collects what should be removed until it is told to."""
+    """A file backend that defers removals."""
 
     def __init__(self, backend):
         self._backend = backend
@@ -118,7 +118,7 @@ class _RemoveLater:
         self._outdated.append(path)
 
     def remove_now(self, keep: set) -> None:
-        """Remove what was collected; ``keep`` has just been written again under an old name."""
+        """Perform the deferred removals, except of ``keep``: files that were just rewritten under an old name."""
         for path in self._outdated:
             if path not in keep and self._backend.isfile(path):
                 self._backend.remove(path)

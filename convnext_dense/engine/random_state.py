@@ -1,4 +1,4 @@
-"""Random state of a process, saved in checkpoints so that a resumed run draws the same numbers as an unbroken one."""
+"""Random state of a process, saved in checkpoints restored when a run resumes."""
 import random
 from typing import Any
 
@@ -27,14 +27,14 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class RestoreAfterReplay:
-    """A loop's data iterator that sets the random state when the batches of the past have been replayed.
+    """A loop's data iterator that sets the random state once the batches before the checkpoint have been replayed.
 
-    mmengine's iteration-based loop resumes by drawing all batches up to the checkpoint again. Without workers that
-    moves the generators of this process, and no hook is called between the last of them and the first new batch.
+    mmengine's iteration-based loop resumes by loading all batches up to the checkpoint again. Without workers that
+    advances the generators of this process, and no hook is called between the last of them and the first new batch.
 
     Args:
         iterator: the loop's own.
-        replayed: number of batches that are drawn again.
+        replayed: number of batches that are loaded again.
         state: as `random_state` returned it.
     """
 

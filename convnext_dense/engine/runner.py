@@ -75,7 +75,7 @@ class DenseRunner(Runner):
             raise UserError(f'{annotation_files(dataloader)} could not be read as JSON ({error}): it is damaged or cut '
                             'off; download or write it again') from error
         except ValueError as error:
-            if 'need at least one array' not in str(error):  # mmengine's way of saying that a data set is empty
+            if 'need at least one array' not in str(error):  # mmengine raises this for an empty data set
                 raise
             raise explain_empty(dataloader) from error
         check_built_dataset(built.dataset)
@@ -103,12 +103,12 @@ class DenseRunner(Runner):
         """As mmengine's; the file appears under its final name only when it is complete and on disk.
 
         Raises:
-            UserError: a weight is not finite; such a model is not worth a file.
+            UserError: a weight is not finite.
         """
         for name, value in self.model.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise UserError(f'{filename} is not written, because {name} of the model has values that are not '
-                                'finite: continue the checkpoint before with --resume and a lower learning rate or '
+                                'finite: resume from the previous checkpoint (--resume) with a lower learning rate or '
                                 'clip_grad')
         with atomic_write(Path(out_dir) / filename, sync=True) as part:
             super().save_checkpoint(out_dir, part.name, *args, **kwargs)
@@ -128,7 +128,7 @@ def start_worker(then, worker: int) -> None:
 
 def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None = None, auto_scale_lr: bool = False,
                      launcher: str = 'none') -> Config:
-    """Apply what the train tool's flags mean, check the config, and return it.
+    """Apply the train tool's flags, check the config, and return it.
 
     Args:
         resume: True continues the newest good checkpoint of the work dir, a path continues that file.
@@ -156,7 +156,7 @@ def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None
 
 
 def prepare_testing(cfg: Config, checkpoint: str, launcher: str = 'none') -> Config:
-    """Check the config for evaluation, without what only training needs, and return it.
+    """Reduce the config to what evaluation needs, check it, and return it.
 
     Raises:
         UserError: the checkpoint or a data file is missing, or a class count does not fit.
@@ -169,7 +169,7 @@ def prepare_testing(cfg: Config, checkpoint: str, launcher: str = 'none') -> Con
                 'val_evaluator', 'auto_scale_lr'):
         cfg.pop(key, None)
     cfg.model.pop('init_cfg', None)
-    cfg.model.backbone.pop('init_cfg', None)  # the checkpoint brings every weight
+    cfg.model.backbone.pop('init_cfg', None)  # the checkpoint provides all weights
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'EMAHook']
     check_numbers(cfg)
     check_config(cfg, DATALOADERS[2:])
@@ -192,7 +192,7 @@ def set_resume(cfg: Config, checkpoint: str | bool = True) -> None:
         print_log(f'--resume: {cfg.work_dir} has no checkpoint that can be continued; training starts from the '
                   'beginning', logger='current', level=logging.WARNING)
     else:
-        cfg.resume, cfg.load_from = 'auto', str(latest)  # 'auto': the work dir's own run goes on
+        cfg.resume, cfg.load_from = 'auto', str(latest)  # 'auto': the run of the work dir is continued
 
 
 def set_amp(cfg: Config, amp: str) -> None:

@@ -1,4 +1,4 @@
-"""Room for the batches that the workers of a data loader hand over in shared memory."""
+"""Whether shared memory holds the batches that the workers of a data loader pass on."""
 import os
 import shutil
 from pathlib import Path
@@ -10,11 +10,11 @@ from ..errors import UserError
 from .random_state import random_state, set_random_state
 
 FOLDER = Path('/dev/shm')
-SAMPLES = 4  # looked at, spread over the data set
+SAMPLES = 4  # that are loaded, evenly spaced
 
 
 def check_shared_memory(loader: DataLoader) -> None:
-    """Refuse a loader whose workers need more shared memory than is free; on a full one torch waits without end.
+    """Refuse a loader whose workers need more shared memory than is free: torch hangs when it is full.
 
     Before the first batch is taken, every worker has loaded ``prefetch_factor`` batches. Their size is estimated from
     the largest of a few samples. Loaders without workers, and systems without /dev/shm, pass.
@@ -37,7 +37,7 @@ def check_shared_memory(loader: DataLoader) -> None:
 
 
 def largest_sample(dataset) -> int:
-    """Bytes in tensors of the largest of a few samples; the random state stays as it was."""
+    """Bytes in tensors of the largest of a few samples; the random state is not changed."""
     state, count = random_state(), len(dataset)
     try:
         return max(tensor_bytes(dataset[index]) for index in range(0, count, max(1, count // SAMPLES)))
@@ -46,7 +46,7 @@ def largest_sample(dataset) -> int:
 
 
 def tensor_bytes(sample) -> int:
-    """Bytes of all tensors in a sample: only those are handed over in shared memory."""
+    """Bytes of all tensors in a sample: only tensors are passed in shared memory."""
     if isinstance(sample, torch.Tensor):
         return sample.nbytes
     if isinstance(sample, dict):

@@ -1,4 +1,4 @@
-"""A hook that watches training: it stops a run that is broken and says once, in plain words, why one cannot learn."""
+"""A hook that stops a diverging run, and warns once about what keeps a model from learning."""
 import logging
 import math
 from collections import deque
@@ -20,17 +20,18 @@ from ..mm.fallbacks import unwrap_model
 class WatchTrainingHook(Hook):
     """Stop at a loss that is NaN, infinite or explodes; warn once about what keeps a model from learning.
 
-    Stopping saves the batch as ``bad_batch_iter_N.pth`` in the work dir (a dict with ``inputs`` and ``data_samples``,
-    as the data loader gave them) and names its image files. Under fp16 with a loss scaler, whose first scales overflow
-    by design, a loss has to be bad for ``patience`` iterations in a row.
+    Stopping saves the batch as ``bad_batch_iter_N.pth`` (``bad_batch_iter_N_rankR.pth`` with several ranks) in the work
+    dir, a dict with ``inputs`` and ``data_samples`` as the data loader returned them, and names its image files. With a
+    loss scaler (fp16), whose first scales overflow by design, the loss must be bad for ``patience`` consecutive
+    iterations.
 
     Warnings: no annotated object (or no labelled pixel) reaches the model, no anchor or proposal matches an object, the
     learning rate is zero, a part is frozen, a head's class count is not the data set's, nothing or one class only
     is predicted in a validation.
 
     Args:
-        patience: iterations in a row that a suspicion must hold.
-        explosion: a loss is exploding above this multiple of the median of the last 100 finite ones.
+        patience: consecutive iterations before a warning, and before an exploding loss stops the run.
+        explosion: a loss explodes when it exceeds this multiple of the median of the last 100 finite losses.
 
     Raises:
         UserError: the loss is bad, or no parameter of the model is trained.
@@ -54,7 +55,7 @@ class WatchTrainingHook(Hook):
             names = {f'{part}.{name}' for name, _ in module.named_parameters()}
             if names and part != 'backbone' and not names & trained:
                 self.warn(f'frozen {part}', f'every parameter of {part} is frozen, so it keeps its initial values; '
-                                            'lift requires_grad=False unless that is meant')
+                                            'remove requires_grad=False unless it is intended')
         self._compare_classes(runner, model)
 
     def _compare_classes(self, runner, model) -> None:
@@ -77,8 +78,8 @@ class WatchTrainingHook(Hook):
                          'no anchor or proposal matches an annotated object (every box loss is exactly 0) in the last '
                          '{} batches: compare the anchor sizes with the objects after resizing')
         self.suspect('labels', _is_unlabelled(data_batch),
-                     'nothing annotated has reached the model in the last {} batches: look at them with '
-                     'tools/browse_dataset.py, and check filter_cfg, crops, classes and the ignore label')
+                     'the last {} batches had no annotation: inspect them with tools/browse_dataset.py, and check '
+                     'filter_cfg, crops, classes and the ignore label')
         rates = [rate for group in runner.optim_wrapper.get_lr().values() for rate in group]
         self.suspect('rate', not any(rates) and runner.iter + 1 < runner.max_iters,
                      'the learning rate has been 0 for {} iterations, so nothing is learnt: check optimizer.lr and '
@@ -109,8 +110,8 @@ class WatchTrainingHook(Hook):
         what = f'over {self.explosion:g} times the usual {usual:.4g}' if math.isfinite(total) else 'not finite'
         return UserError(
             f'iteration {runner.iter + 1}: the loss is {total:.4g}, which is {what} ({parts}); the batch is saved as '
-            f'{file} (images {", ".join(images)}): look at these images and their annotations, then continue the last '
-            'checkpoint with --resume and a lower learning rate, clip_grad, or --amp bf16 instead of fp16')
+            f'{file} (images {", ".join(images)}): inspect these images and their annotations, then resume from the '
+            'last checkpoint (--resume) with a lower learning rate, clip_grad, or --amp bf16 instead of fp16')
 
     def before_val_epoch(self, runner) -> None:
         self.labels: set[int] = set()  # that any pixel was predicted as
@@ -131,34 +132,34 @@ class WatchTrainingHook(Hook):
             label = min(self.labels)
             classes = runner.val_dataloader.dataset.metainfo.get('classes') or {}
             name = classes[label] if label < len(classes) else label
-            self.warn('one class', f'every pixel of the validation set is predicted as {name}: the model has not learnt'
-                                   ' to tell classes apart yet; early in training that is usual, later it means a '
-                                   'learning rate that is too high or labels that do not fit')
+            self.warn('one class', f'every pixel of the validation set is predicted as {name}: the model does not '
+                                   'distinguish classes yet; normal early in training, later a sign of a learning rate '
+                                   'that is too high or of wrong labels')
         elif self.task != 'segmentation' and self.objects == 0:
-            self.warn('background', 'the model predicts no object at all in the validation set (every score is below '
-                                    "the config's score_thr): early in training that is usual, later it means labels, "
-                                    'classes or a learning rate that do not fit')
+            self.warn('background', 'the model detects nothing in the validation set (every score is below the '
+                                    "config's score_thr): normal early in training, later a sign of wrong labels or "
+                                    'classes, or of an unsuitable learning rate')
 
     def suspect(self, name: str, holds: bool, sentence: str) -> None:
-        """Warn once when something has held for ``patience`` iterations in a row."""
+        """Warn once when a condition has held for ``patience`` consecutive iterations."""
         self.streaks[name] = self.streaks.get(name, 0) + 1 if holds else 0
         if self.streaks[name] >= self.patience:
             self.warn(name, sentence.format(self.patience))
 
     def warn(self, name: str, sentence: str) -> None:
-        """Log a sentence, the first time that it is asked for."""
+        """Log a sentence once."""
         if name not in self.said:
             self.said.add(name)
             print_log(sentence, logger='current', level=logging.WARNING)
 
 
 def _samples(data_batch) -> list:
-    """The data samples of a batch as the data loader gives it; none when it has another form."""
+    """The data samples of a batch as the data loader returns it; none when it has another form."""
     return list(data_batch.get('data_samples') or ()) if isinstance(data_batch, dict) else []
 
 
 def _is_unlabelled(data_batch) -> bool:
-    """Whether no sample of a batch has an object, or a pixel that counts."""
+    """Whether no sample of a batch has an object or a labelled pixel."""
     samples = _samples(data_batch)
     if not samples:
         return False

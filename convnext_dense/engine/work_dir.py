@@ -1,4 +1,4 @@
-"""A run's work dir: one run at a time in it, and which of its checkpoints belong to the run."""
+"""The work dir of a run: one run at a time, and which of the checkpoints in it belong to the run."""
 import errno
 import json
 import logging
@@ -37,7 +37,7 @@ def make_work_dir(work_dir: str | Path) -> Path:
 
 @contextmanager
 def owned_work_dir(work_dir: str | Path, rank: int = 0) -> Iterator[None]:
-    """Have a work dir for one training run alone, and remove what a killed one left half-written.
+    """Lock a work dir for one training run, and remove files that a killed run left half-written.
 
     Args:
         work_dir: created where it does not exist.
@@ -81,17 +81,17 @@ def _unwritable(work_dir: str | Path, error: OSError) -> UserError:
                      'folder that exists during the whole run and may be written to; name one with --work-dir')
 
 
-def begin_run(work_dir: str | Path, goes_on: bool = False, resumed_from: str | None = None) -> str:
+def begin_run(work_dir: str | Path, continued: bool = False, resumed_from: str | None = None) -> str:
     """The identity of the run that trains in a work dir from now on, recorded in ``run.json``.
 
-    Checkpoints of the run carry it, so that those of an earlier run in the same folder are told from them.
+    The run's checkpoints carry it, which distinguishes them from those of an earlier run in the same folder.
 
     Args:
-        goes_on: continue the recorded run, if there is one.
+        continued: keep the recorded run, if there is one.
         resumed_from: the checkpoint that a new run starts from, to resume from again until the run has its own.
     """
     record = _read_record(work_dir)
-    if goes_on and record:
+    if continued and record:
         return record['run']
     record = {'run': uuid.uuid4().hex, 'resumed_from': resumed_from and str(Path(resumed_from).absolute())}
     with atomic_write(Path(work_dir) / RECORD) as part:
@@ -125,8 +125,8 @@ def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
     if record and record.get('resumed_from') and Path(record['resumed_from']).is_file():
         return Path(record['resumed_from'])
     if others:
-        print_log(f'{work_dir} has checkpoints of an earlier run only, which --resume leaves alone ({few(others)}): to '
-                  'continue one of them, name it with --resume FILE', logger='current', level=logging.WARNING)
+        print_log(f'{work_dir} has checkpoints of an earlier run only, which --resume ignores ({few(others)}): to '
+                  'continue from one of them, name it with --resume FILE', logger='current', level=logging.WARNING)
     return None
 
 

@@ -60,10 +60,10 @@ def test_each_fault_is_named(cfg, change, message):
     ({'optim_wrapper.optimizer.lr': 'nan'}, "optim_wrapper.optimizer.lr is 'nan': expected a finite number"),
     ({'optim_wrapper.optimizer.lr': float('inf')}, 'optim_wrapper.optimizer.lr is inf'),
     ({'optim_wrapper.optimizer.weight_decay': -0.1}, 'optim_wrapper.optimizer.weight_decay is -0.1'),
-    ({'optim_wrapper.accumulative_counts': 0}, 'accumulative_counts is 0: expected a whole number, 1 or more'),
-    ({'train_dataloader.batch_size': 0}, 'train_dataloader.batch_size is 0: expected a whole number, 1 or more'),
+    ({'optim_wrapper.accumulative_counts': 0}, 'accumulative_counts is 0: expected an integer, 1 or more'),
+    ({'train_dataloader.batch_size': 0}, 'train_dataloader.batch_size is 0: expected an integer, 1 or more'),
     ({'val_dataloader.batch_size': 1.5}, 'val_dataloader.batch_size is 1.5'),
-    ({'train_dataloader.num_workers': -1}, 'train_dataloader.num_workers is -1: expected a whole number, 0 or more'),
+    ({'train_dataloader.num_workers': -1}, 'train_dataloader.num_workers is -1: expected an integer, 0 or more'),
     ({'train_cfg.max_epochs': True}, 'train_cfg.max_epochs is True'),
     ({'train_cfg.val_interval': 0}, 'train_cfg.val_interval is 0')])
 def test_settings_that_cannot_be_trained_with(cfg, change, message):

@@ -1,4 +1,4 @@
-"""A broken run stops with its batch saved and named; a run that cannot learn is told so, once."""
+"""A diverging run stops with its batch saved and named; what keeps a run from learning is logged once."""
 import re
 from types import SimpleNamespace
 
@@ -92,12 +92,12 @@ def test_an_exploding_loss_stops_and_a_spike_does_not(tmp_path, said):
 
 @pytest.mark.parametrize('losses, batch, lr, sentence', [
     (dict(loss=1.0, loss_bbox=0.0), det_batch(2), 0.1, 'no anchor or proposal matches an annotated object'),
-    (dict(loss=1.0, loss_bbox=0.0), det_batch(0), 0.1, 'nothing annotated has reached the model'),
+    (dict(loss=1.0, loss_bbox=0.0), det_batch(0), 0.1, 'the last 20 batches had no annotation'),
     (dict(loss=1.0), dict(data_samples=[seg_sample('gt_sem_seg', torch.full((1, 4, 4), 255))]), 0.1,
-     'nothing annotated has reached the model'),
+     'the last 20 batches had no annotation'),
     (dict(loss=1.0, loss_bbox=0.5), det_batch(2), 0.0, 'the learning rate has been 0 for 20 iterations'),
 ])
-def test_what_keeps_a_model_from_learning_is_said_once(losses, batch, lr, sentence, tmp_path, said):
+def test_what_keeps_a_model_from_learning_is_logged_once(losses, batch, lr, sentence, tmp_path, said):
     hook, runner = WatchTrainingHook(), runner_of(tmp_path, lr=lr)
     run(hook, runner, losses, batch, 19)
     assert said == []
@@ -105,7 +105,7 @@ def test_what_keeps_a_model_from_learning_is_said_once(losses, batch, lr, senten
     assert len(said) == 1 and said[0].startswith(sentence), said
 
 
-def test_a_healthy_run_hears_nothing(tmp_path, said):
+def test_a_healthy_run_has_no_warning(tmp_path, said):
     hook, runner = WatchTrainingHook(), runner_of(tmp_path)
     hook.before_train(runner)
     for step in range(300):
@@ -155,7 +155,7 @@ def test_more_classes_than_a_byte_has_values(tmp_path, said):
 
 
 @pytest.mark.parametrize('sample, sentence', [
-    (DetDataSample(pred_instances=InstanceData(scores=torch.rand(0))), 'the model predicts no object at all'),
+    (DetDataSample(pred_instances=InstanceData(scores=torch.rand(0))), 'the model detects nothing in the'),
     (DetDataSample(pred_instances=InstanceData(scores=torch.rand(1))), None),
     (seg_sample('pred_sem_seg', torch.full((1, 4, 4), 2)), 'every pixel of the validation set is predicted as c:'),
     (seg_sample('pred_sem_seg', torch.tensor([[[2, 1]]])), None),

@@ -38,10 +38,10 @@ def test_a_folder_that_is_lost_during_the_run(tmp_path):
         with owned_work_dir(tmp_path / 'run'):
             (tmp_path / 'run/lost/log').open('w')
     with pytest.raises(FileNotFoundError), owned_work_dir(tmp_path / 'run'):
-        (tmp_path / 'elsewhere/log').open('w')  # not the work dir's fault
+        (tmp_path / 'elsewhere/log').open('w')  # not in the work dir
 
 
-def test_an_earlier_runs_checkpoints_are_left_alone(tmp_path):
+def test_an_earlier_runs_checkpoints_are_ignored(tmp_path):
     """An old run of 36 epochs, and a new one in its third: before the first checkpoint there is nothing to resume."""
     old, new = begin_run(tmp_path), None
     for epoch in (12, 36):
@@ -52,7 +52,7 @@ def test_an_earlier_runs_checkpoints_are_left_alone(tmp_path):
     save(tmp_path, 'epoch_2.pth', new)
     save(tmp_path, 'epoch_3.pth', new)
     assert latest_good_checkpoint(tmp_path).name == 'epoch_3.pth'
-    assert begin_run(tmp_path, goes_on=True) == new
+    assert begin_run(tmp_path, continued=True) == new
     (tmp_path / 'epoch_3.pth').write_bytes((tmp_path / 'epoch_3.pth').read_bytes()[:-200])
     assert latest_good_checkpoint(tmp_path).name == 'epoch_2.pth'
     save(tmp_path, 'epoch_4.pth', new).touch()
@@ -60,7 +60,7 @@ def test_an_earlier_runs_checkpoints_are_left_alone(tmp_path):
     assert latest_good_checkpoint(tmp_path).name == 'epoch_2.pth'
 
 
-def test_a_run_that_was_resumed_from_a_named_file_goes_on_from_it(tmp_path):
+def test_a_run_that_was_resumed_from_a_named_file_resumes_from_it_again(tmp_path):
     """Until it has a checkpoint of its own; later ones of the run that it left are not taken."""
     run = begin_run(tmp_path)
     files = [save(tmp_path, f'epoch_{epoch}.pth', run) for epoch in (1, 2, 3)]

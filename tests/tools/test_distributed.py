@@ -1,10 +1,9 @@
 """Two CPU processes with gloo, started as a user starts them: the same weights on both, and one process's losses."""
 import json
-import socket
 
 import pytest
 import torch
-from tool_runs import CONFIGS, DATA, FULL, ROOT, TOOL_TESTS, must_run, run_command
+from tool_runs import CONFIGS, DATA, FULL, ROOT, TOOL_TESTS, free_port, must_run, run_command
 
 # what the tiny configs leave out and the recipes have: SyncBN (becomes BN on CPUs), dropout and drop path
 AS_RECIPES = {
@@ -22,12 +21,6 @@ def config_that_dumps(task: str, folder) -> str:
                     "custom_imports = dict(imports=['convnext_dense', 'rank_dump'], allow_failed_imports=False)\n"
                     f"custom_hooks = [dict(type='RankDump', folder={str(folder)!r})]\n")
     return file
-
-
-def free_port() -> str:
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return str(server.getsockname()[1])
 
 
 def run_two(script: str, *args, cwd) -> str:

@@ -1,11 +1,12 @@
-"""Ctrl-C while training: status 130, one line that says how to go on, and that line works."""
+"""Ctrl-C while training: status 130, one line that says how to continue, and that command works."""
 import os
 import re
 import shlex
 import signal
+import sys
 
 import pytest
-from tool_runs import iterations, kill, launch, must_run, tool_command, wait_for
+from tool_runs import ROOT, free_port, iterations, kill, launch, must_run, run_command, tool_command, wait_for
 
 from convnext_dense.cli.running import is_interrupt, resume_command
 from convnext_dense.errors import find_cause
@@ -59,3 +60,28 @@ def test_interrupt_is_recognised_behind_another_error():
     except SyntaxError as error:
         assert isinstance(find_cause(error, is_interrupt), KeyboardInterrupt)
     assert find_cause(SyntaxError('Failed to format the config file'), is_interrupt) is None
+
+
+@pytest.mark.slow
+def test_interrupted_ranks_say_once_how_to_continue(trained, tmp_path):
+    """Ctrl-C reaches the launcher and both ranks; the printed command starts both again."""
+    run, log = trained('seg'), tmp_path / 'log'
+    arguments = [run.config, 2, '--data-root', run.data_root, '--work-dir', tmp_path / 'run', '--cfg-options',
+                 'default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=1000']
+    script, port = ROOT / 'tools/dist_train.sh', free_port()
+    process = launch([script, *arguments, 'train_cfg.max_iters=100000'], log, tmp_path, PORT=port)
+    try:
+        wait_for(r'Saving checkpoint at 3 iterations', log, process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(120) != 0
+    finally:
+        kill(process)
+    told = re.findall(r'^interrupted; continue with: (.+)$', log.read_text(), re.M)
+    assert len(told) == 1, log.read_text()[-3000:]
+    words = shlex.split(told[0])
+    assert words == ['env', f'PORT={port}', f'PYTHON={sys.executable}', *map(str, [script, *arguments]),
+                     'train_cfg.max_iters=100000', '--resume']
+    done = iterations(log.read_text())[-1][1]
+    words[-2] = f'train_cfg.max_iters={done + 2}'
+    again = run_command(words, tmp_path / 'again', tmp_path)
+    assert iterations(again)[-1] == (0, done + 2) and iterations(again)[0][1] in (done, done + 1)

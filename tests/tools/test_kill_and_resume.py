@@ -1,4 +1,4 @@
-"""Whatever ends a training run and whenever, the last good checkpoint is there and ``--resume`` goes on from it."""
+"""Whatever ends a training run and whenever, the last good checkpoint is there and ``--resume`` continues from it."""
 import re
 import shutil
 import subprocess
@@ -62,7 +62,7 @@ def test_sigkill(task, moment, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_says_how_to_go_on(trained, tmp_path):
+def test_sigterm_says_how_to_continue(trained, tmp_path):
     run, work_dir, log = trained('seg'), tmp_path / 'run', tmp_path / 'log'
     code, arguments = train_to_the_kill(run, work_dir, log, 'train', 6, 'SIGTERM')
     assert code == 143, log.read_text()[-3000:]
@@ -88,7 +88,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 def test_full_disk_while_a_checkpoint_is_written(trained, small_disk, tmp_path):
-    """The second checkpoint does not fit: one sentence, the first is whole, and after freeing space it goes on."""
+    """The second checkpoint does not fit: one sentence, the first is whole, and with more space it can be resumed."""
     run = trained('seg')
     size = run.checkpoint.stat().st_size
     work_dir, filler = small_disk / 'run', small_disk / 'filler'

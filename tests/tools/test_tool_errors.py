@@ -1,4 +1,4 @@
-"""Mistakes a user can make: one line that names the culprit, exit status 2, and no training before it."""
+"""Errors of a user: one line that names the cause, exit status 2, and no training before it."""
 import json
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Mistake:
         expected: what the sentence must contain.
         args: added to the command line.
         task: 'det' or 'seg'.
-        config: used in place of the task's tiny config.
+        config: used instead of the task's tiny config.
     """
     name: str
     expected: tuple[str, ...]
@@ -95,6 +95,16 @@ def test_unreadable_image_is_named(task, file, content, known_before, trained, s
     if known_before:
         assert not iterations(finished.out)
     assert not list(tmp_path.rglob('*.pth'))  # the first checkpoint comes after all images have been read once
+
+
+@pytest.mark.parametrize('task, folder', [('det', 'train2017'), ('seg', 'images/training')])
+def test_image_beyond_the_limit_is_named_and_not_decoded(task, folder, trained, tmp_path, monkeypatch):
+    run = trained(task)
+    monkeypatch.setenv('CONVNEXT_DENSE_MAX_PIXELS', '4095')  # one less than 64x64
+    finished = run_tool('train', run.config, '--data-root', run.data_root, '--work-dir', 'work', cwd=tmp_path)
+    line = finished.error
+    assert str(run.data_root / folder) in line and 'has 4,096 pixels, more than the limit of 4,095' in line
+    assert not iterations(finished.out)
 
 
 @pytest.mark.parametrize('workers', [0, 1])
