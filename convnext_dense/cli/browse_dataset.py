@@ -3,7 +3,7 @@ import argparse
 
 from ..config import load_config
 from ..errors import UserError
-from ..visualization.browse import browse, write_browsed
+from ..visualization.browse import browse, write_preview
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,6 +21,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.number < 1:
         raise UserError(f'--number {args.number}: expected at least one image')
     cfg = load_config(args.config, args.cfg_options, args.data_root)
-    browsed = browse(cfg, args.split, args.number, args.seed)
-    files = write_browsed(browsed, args.out)
-    print(f'{browsed.title}\nwritten: {files[0]}' + (f' and {len(files) - 1} pictures' if len(files) > 1 else ''))
+    preview = browse(cfg, args.split, args.number, args.seed)
+    files = write_preview(preview, args.out)
+    print(f'{preview.title}\nwritten: {files[0]}' + (f' and {len(files) - 1} pictures' if len(files) > 1 else ''))

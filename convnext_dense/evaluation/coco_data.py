@@ -1,4 +1,4 @@
-"""COCO ground truth and results: read, checked, and put into COCO's own json layout."""
+"""COCO ground truth and results: read, checked, and converted to COCO's own JSON layout."""
 import contextlib
 import json
 import logging
@@ -21,7 +21,7 @@ def load_ground_truth(ann_file: str, backend_args: dict | None = None, annotated
     """Read a COCO json file into the index that mmdet and pycocotools work with.
 
     Annotations without ``iscrowd`` are no crowds. Where an annotation id is 0, which pycocotools takes for "no
-    match", or appears twice, all are numbered anew, since both would be scored wrongly without a word.
+    match", or appears twice, all are renumbered, since both would be scored wrongly without a warning.
 
     Args:
         ann_file: path, or what ``backend_args`` can read.
@@ -40,7 +40,7 @@ def load_ground_truth(ann_file: str, backend_args: dict | None = None, annotated
     annotations = content.setdefault('annotations', [])
     ids = {annotation['id'] for annotation in annotations}
     if 0 in ids or len(ids) < len(annotations):
-        print_log(f'{ann_file}: annotation ids have a 0 or appear twice, so they are numbered anew from 1 here',
+        print_log(f'{ann_file}: annotation ids have a 0 or appear twice, so they are renumbered from 1 here',
                   logger='current', level=logging.WARNING)
         for number, annotation in enumerate(annotations, 1):
             annotation['id'] = number
@@ -92,19 +92,15 @@ def to_coco(results: Sequence[dict], coco: COCO, cat_ids: Sequence[int], ann_fil
         ann_file: where the ground truth came from, for messages.
 
     Raises:
-        UserError: an image that the ground truth has not, a label beyond the categories, or masks of another size
-            than the image.
+        UserError: an image that is not in the ground truth, or as of `check_result`.
     """
     _check_images([result['img_id'] for result in results], coco, ann_file)
     found = {'bbox': []}
     if any('masks' in result for result in results):
         found['segm'] = []
     for result in results:
+        check_result(result, len(cat_ids), coco.imgs[result['img_id']], ann_file)
         image, labels = result['img_id'], np.asarray(result['labels'])
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(cat_ids):
-            raise UserError(f'image {image}: the model predicts label {labels.max()}, but the data set has '
-                            f'{len(cat_ids)} classes, 0 to {len(cat_ids) - 1}: set num_classes of every head to '
-                            f'{len(cat_ids)}, or test with the data set the model was trained for')
         boxes = np.asarray(result['bboxes'], np.float64).reshape(-1, 4).copy()
         boxes[:, 2:] -= boxes[:, :2]
         categories, boxes = [cat_ids[label] for label in labels], boxes.tolist()
@@ -114,11 +110,42 @@ def to_coco(results: Sequence[dict], coco: COCO, cat_ids: Sequence[int], ann_fil
         if 'masks' not in result:
             continue
         masks = result['masks']
-        _check_mask_size(masks, coco.imgs[image], ann_file)
         scores = np.asarray(result.get('mask_scores', scores), np.float64).tolist()
         found['segm'] += [dict(image_id=image, bbox=box, score=score, category_id=category, segmentation=mask)
                           for box, score, category, mask in zip(boxes, scores, categories, masks, strict=True)]
     return found
+
+
+def check_result(result: dict, classes: int, image: dict | None, ann_file: str) -> None:
+    """Refuse the result of one image, as of `to_coco`, that cannot be scored.
+
+    pycocotools counts a box that is not finite as a match of any object, so such a model would score too high.
+
+    Args:
+        classes: number of classes; labels are below it.
+        image: of the ground truth, whose size masks must have; None if it is not in it.
+        ann_file: where the ground truth came from, for messages.
+
+    Raises:
+        UserError: a score or box that is not finite, a label beyond the classes, a mask of another size than the image.
+    """
+    name = f'image {result["img_id"]}' if image is None else image.get('file_name') or f'image {image["id"]}'
+    for key in ('scores', 'bboxes', 'mask_scores'):
+        if not np.isfinite(np.asarray(result.get(key, 0), np.float64)).all():
+            raise UserError(f'{name}: the model predicts {key} that are not finite (NaN or infinity), which cannot be '
+                            'evaluated: test another checkpoint, or in float32')
+    labels = np.asarray(result['labels'])
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise UserError(f'{name}: the model predicts label {labels.max()}, but the data set has {classes} classes, 0 '
+                        f'to {classes - 1}: set num_classes of every head to {classes}, or test with the data set the '
+                        'model was trained for')
+    if image is None:
+        return
+    for mask in result.get('masks', ()):
+        if tuple(mask['size']) != (image['height'], image['width']):
+            raise UserError(f'{name}: predicted masks are {tuple(mask["size"])} (height, width), but {ann_file} says '
+                            f'{(image["height"], image["width"])}: correct height and width there, or have the model '
+                            'return masks of the original size')
 
 
 def write_detections(detections: dict[str, list[dict]], prefix: str) -> dict[str, str]:
@@ -156,13 +183,6 @@ def _check_images(predicted: list, coco: COCO, ann_file: str) -> None:
     if missing:
         print_log(f'{missing} of {len(coco.imgs)} images of {ann_file} were not predicted; each of their objects '
                   'counts as missed', logger='current', level=logging.WARNING)
-
-
-def _check_mask_size(masks: Sequence[dict], image: dict, ann_file: str) -> None:
-    if len(masks) and tuple(masks[0]['size']) != (image['height'], image['width']):
-        raise UserError(f'{image.get("file_name") or image["id"]}: predicted masks are {tuple(masks[0]["size"])} '
-                        f'(height, width), but {ann_file} says {(image["height"], image["width"])}: mend height and '
-                        'width there, or have the model return masks of the original size')
 
 
 def _bytes_as_text(value):

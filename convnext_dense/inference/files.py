@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 
 from ..errors import UserError
-from ..utils.progress import Progress
+from ..utils.progress import progress_bar
 from ..visualization.draw import read_image
 from .inputs import Input, frame_count, read_frames
 from .outputs import Output
@@ -38,13 +38,12 @@ def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output,
     """
     skipped: list[tuple[Input, str]] = []
     total = sum(max(1, frame_count(source.path)) if source.is_video else 1 for source in inputs)
-    progress = Progress('images', total)
     jobs_left = _read(predictor, inputs, output.pictures, skipped)
-    while jobs := list(islice(jobs_left, batch_size)):
-        for job, result in zip(jobs, predictor.predict([job.sample for job in jobs]), strict=True):
-            output.add(job.source, job.frame, job.image, result)
-        progress.add(len(jobs))
-    progress.end()
+    with progress_bar('images', total, 'image') as bar:
+        while jobs := list(islice(jobs_left, batch_size)):
+            for job, result in zip(jobs, predictor.predict([job.sample for job in jobs]), strict=True):
+                output.add(job.source, job.frame, job.image, result)
+            bar.update(len(jobs))
     return skipped
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import UserError
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', *VIDEO_SUFFIXES)  # looked for in folders
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Input:
     @property
     def is_video(self) -> bool:
         """Whether the file is a video, by its suffix."""
-        return self.path.suffix.lower() in VIDEOS
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_inputs(patterns: Sequence[str], exclude: str | os.PathLike | None = None) -> list[Input]:
@@ -66,10 +66,10 @@ def _expand(pattern: str, exclude: Path | None) -> list[tuple[Path, Path]]:
     if path.is_file():
         return [(path, Path(path.name))]
     if path.is_dir():
-        files = sorted(file for file in path.rglob('*') if file.suffix.lower() in IMAGES + VIDEOS and wanted(file))
+        files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and wanted(file))
         if not files:
             raise UserError(f'folder {pattern} has no image and no video: expected files that end in '
-                            f'{", ".join(IMAGES + VIDEOS)}')
+                            f'{", ".join(SUFFIXES)}')
         return [(file, file.relative_to(path)) for file in files]
     if not glob.has_magic(pattern):
         raise UserError(f'input {pattern} does not exist: expected an image, a video, a folder or a glob')

@@ -1,8 +1,9 @@
-"""What predicting files leaves behind: pictures, videos, label maps and one json file."""
-import io
+"""The results of predicting files: pictures, videos, label maps and one JSON file."""
 import json
 import os
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..utils.files import atomic_write
 from ..visualization.draw import Colour, draw_instances, draw_legend, draw_segmentation
 from ..visualization.page import encode_jpeg, write_text
 from ..visualization.predictions import encode_mask
@@ -17,10 +19,13 @@ from .inputs import Input, frame_rate
 from .predictor import Detections, Segmentation
 
 LEGEND_ROWS = 3  # below a video, whose frames must have one size
+SAVE_SECONDS = 30  # between two savings of predictions.json, or 20 times as long as the last one took
 
 
 class Output:
     """A folder of results; use it as a context manager, so that what was done is written whatever happens.
+
+    ``predictions.json`` is also saved from time to time, so that little is lost when the process is killed.
 
     - ``predictions.json``: ``images`` (id, file_name, width, height; frame of a video), ``categories`` (id, name,
       colour) and, for detection, ``annotations`` in COCO's format with score and run-length masks.
@@ -40,23 +45,23 @@ class Output:
                  min_score: float = 0.3, pictures: bool = True):
         self.folder, self.classes, self.palette = Path(folder), classes, palette
         self.min_score, self.pictures = min_score, pictures
+        # category ids count from 1, as in COCO; the values of a label map are the places in this list
+        self.categories = [dict(id=index + 1, name=name, color=list(colour))
+                           for index, (name, colour) in enumerate(zip(classes, palette, strict=True))]
         self.images: list[dict] = []
         self.annotations: list[dict] | None = None
         self.video: Video | None = None
+        self.next_saving = time.monotonic() + SAVE_SECONDS
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> 'Output':
         return self
 
     def __exit__(self, *_) -> None:
-        self._end_video()
-        # category ids count from 1, as in COCO; a label map's values are the places in this list
-        categories = [dict(id=index + 1, name=name, color=list(colour))
-                      for index, (name, colour) in enumerate(zip(self.classes, self.palette, strict=True))]
-        content = dict(images=self.images, categories=categories)
-        if self.annotations is not None:
-            content['annotations'] = self.annotations
-        write_text(self.folder / 'predictions.json', json.dumps(content))
+        try:
+            self._end_video()
+        finally:
+            self._save()
 
     def add(self, source: Input, frame: int | None, image: np.ndarray | None, result: Detections | Segmentation
             ) -> None:
@@ -72,7 +77,7 @@ class Output:
             height, width = result.labels.shape
             entry['labels'] = f'labels/{source.name}.png' if frame is None else \
                 f'labels/{source.name}{source.path.suffix}/{frame:06}.png'
-            write_bytes(self.folder / entry['labels'], encode_labels(result.labels, self.palette))
+            write_labels(self.folder / entry['labels'], result.labels, self.palette)
         else:
             result = result.above(self.min_score)
             height, width = result.size
@@ -81,6 +86,18 @@ class Output:
         self.images.append({**entry, 'width': width, 'height': height})
         if self.pictures and image is not None:
             self._draw(source, frame, image, result)
+        if time.monotonic() > self.next_saving:
+            self._save()
+
+    def _save(self) -> None:
+        """Write predictions.json with everything so far."""
+        start = time.monotonic()
+        content = dict(images=self.images, categories=self.categories)
+        if self.annotations is not None:
+            content['annotations'] = self.annotations
+        write_text(self.folder / 'predictions.json', json.dumps(content))
+        end = time.monotonic()
+        self.next_saving = end + max(SAVE_SECONDS, 20 * (end - start))
 
     def _draw(self, source: Input, frame: int | None, image: np.ndarray, result: Detections | Segmentation) -> None:
         rows = None if frame is None else LEGEND_ROWS
@@ -95,7 +112,8 @@ class Output:
             legend = draw_legend(self.classes, self.palette, picture.shape[1], shown, rows)
             picture = np.vstack([picture, legend])
         if frame is None:
-            write_bytes(self.folder / f'pictures/{source.name}.jpg', encode_jpeg(picture))
+            with atomic_write(self.folder / f'pictures/{source.name}.jpg') as part:
+                part.write_bytes(encode_jpeg(picture))
             return
         if self.video is None or self.video.source != source:
             self._end_video()
@@ -121,10 +139,9 @@ class Video:
     """
 
     def __init__(self, source: Input, path: Path, shape: tuple[int, int, int]):
-        self.source, self.path = source, path
-        self.part = path.with_name(f'.{path.stem}.part.mp4')  # OpenCV chooses the format by the suffix
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter_fourcc(*'mp4v'), frame_rate(source.path),
+        self.source, self.opened = source, ExitStack()
+        part = self.opened.enter_context(atomic_write(path))
+        self.writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), frame_rate(source.path),
                                       shape[1::-1])
         if not self.writer.isOpened():
             raise UserError(f'cannot write the video {path}: OpenCV has no MPEG-4 encoder here, use --no-pictures')
@@ -134,7 +151,7 @@ class Video:
 
     def end(self) -> None:
         self.writer.release()
-        os.replace(self.part, self.path)
+        self.opened.close()
 
 
 def coco_annotations(found: Detections, image_id: int, first_id: int) -> list[dict]:
@@ -153,19 +170,10 @@ def coco_annotations(found: Detections, image_id: int, first_id: int) -> list[di
     return annotations
 
 
-def encode_labels(labels: np.ndarray, palette: Sequence[Colour]) -> bytes:
-    """A label map as PNG: 8 bits with the class colours as palette; 16 bits without one beyond 256 classes."""
+def write_labels(path: Path, labels: np.ndarray, palette: Sequence[Colour]) -> None:
+    """Write a label map as PNG: 8 bits with the class colours as palette; 16 bits without one beyond 256 classes."""
     image = Image.fromarray(labels)
     if labels.dtype == np.uint8:
         image.putpalette([value for colour in palette for value in colour])
-    buffer = io.BytesIO()
-    image.save(buffer, 'png')
-    return buffer.getvalue()
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    part.write_bytes(data)
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        image.save(part, 'png')

@@ -17,9 +17,9 @@ from ..checkpoints import load_checkpoint, read_checkpoint
 from ..checkpoints.loading import has_our_backbone
 from ..checkpoints.reading import find_state_dict
 from ..config import datasets_of, load_config
-from ..errors import UserError
+from ..errors import UserError, few
 from ..recipes.metafile import find_recipe
-from ..visualization.draw import Colour, Instances, distinct_colours
+from ..visualization.draw import UNREADABLE, Colour, Instances, check_readable, palette_of
 from ..visualization.predictions import instances_of
 
 Image = str | os.PathLike | np.ndarray
@@ -90,15 +90,19 @@ class Predictor:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             self.model = MODELS.build(cfg.model)
             known = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo
-            read_array = dict(type='LoadImageFromNDArray')
-            self.pipelines = {kind: Compose([first, *without_annotations(dataset['pipeline'][1:])])
-                              for kind, first in (('file', dataset['pipeline'][0]), ('array', read_array))}
+            self.read_file, self.read_array, self.prepare = (Compose(steps) for steps in (
+                dataset['pipeline'][:1], [dict(type='LoadImageFromNDArray')],
+                without_annotations(dataset['pipeline'][1:])))
         meta = {} if checkpoint is None else load_weights(self.model, os.fspath(checkpoint)).get('meta') or {}
         self.model.to(choose_device(device)).eval()
         meta = {**known, **meta.get('dataset_meta', {})}
         self.classes = tuple(meta['classes'])
-        palette = meta.get('palette') or distinct_colours(len(self.classes))
-        self.palette: list[Colour] = [tuple(colour) for colour in palette]
+        self.palette: list[Colour] = palette_of(meta, self.classes)
+        count = predicted_classes(self.model)
+        if count not in (None, len(self.classes)):
+            raise UserError(f'{cfg.filename} predicts {count} classes, but there are {len(self.classes)} class names '
+                            f'({few(self.classes)}): set metainfo=dict(classes=...) of its test set to the classes of '
+                            'the weights')
 
     def __call__(self, images: Image | Sequence[Image], batch_size: int = 1):
         """Predict one image, or a list of them.
@@ -127,12 +131,20 @@ class Predictor:
                 raise UserError(f'an array of shape {image.shape} and type {image.dtype} is no image to predict: '
                                 'expected RGB, uint8 (H, W, 3)')
             # MM pipelines hold images as BGR
-            return self.pipelines['array'](dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
+            name, read = 'an array', self.read_array(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
+        else:
+            name = os.fspath(image)
+            check_readable(name)
+            try:
+                read = self.read_file(dict(img_path=name, img_id=0))
+            except (OSError, AssertionError, AttributeError, ValueError, cv2.error) as error:
+                raise UserError(UNREADABLE.format(name)) from error
+        height, width = read['img'].shape[:2]
         try:
-            return self.pipelines['file'](dict(img_path=os.fspath(image), img_id=0))
-        except (OSError, AssertionError, AttributeError, ValueError, cv2.error) as error:
-            raise UserError(f'cannot read {os.fspath(image)} as an image: check that the file exists and is '
-                            'complete') from error
+            return self.prepare(read)
+        except (ValueError, ZeroDivisionError, cv2.error) as error:
+            raise UserError(f'{name} has {width}x{height} pixels, and the test pipeline of the config fails on it '
+                            f'({" ".join(str(error).split())[-150:]}): cut or pad it to another shape') from error
 
     @torch.no_grad()
     def predict(self, samples: Sequence[dict]) -> list[Detections | Segmentation]:
@@ -152,7 +164,7 @@ class Predictor:
         return results
 
     def result(self, sample) -> Detections | Segmentation:
-        """The plain result of one of MM's data samples."""
+        """The plain result of one data sample of mmdet or mmseg."""
         if self.task == 'det':
             found = instances_of(sample.pred_instances)
             return Detections(found.labels, found.boxes, found.masks, found.scores, self.classes,
@@ -181,6 +193,13 @@ def load_weights(model: nn.Module, path: str) -> dict:
 def without_annotations(pipeline: Sequence[dict]) -> list[dict]:
     """A test pipeline without the transforms that load annotations."""
     return [step for step in pipeline if not step['type'].endswith('Annotations')]
+
+
+def predicted_classes(model: nn.Module) -> int | None:
+    """Number of classes that a detector or segmentor of mmdet or mmseg predicts; None where its heads do not say."""
+    head = getattr(model, 'decode_head', None) or getattr(getattr(model, 'roi_head', model), 'bbox_head', None)
+    head = head[-1] if isinstance(head, nn.ModuleList) else head  # the stages of a cascade
+    return getattr(head, 'num_classes', None)
 
 
 def choose_device(device: str) -> torch.device:

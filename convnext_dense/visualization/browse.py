@@ -17,6 +17,7 @@ from ..config import datasets_of
 from ..config.data_files import check_files
 from ..config.preflight import check_built_dataset, check_config
 from ..errors import UserError
+from ..utils.files import atomic_write
 from .draw import Colour, draw_instances, draw_legend, draw_segmentation, load_font, palette_of
 from .page import Legend, Picture, Pictures, encode_jpeg, render_page, write_text
 from .predictions import instances_of
@@ -25,7 +26,7 @@ CELL = 640  # width of a picture in a contact sheet, pixels
 
 
 @dataclass
-class Seen:
+class PreviewSample:
     """One image as the network gets it.
 
     Args:
@@ -41,8 +42,8 @@ class Seen:
 
 
 @dataclass
-class Browsed:
-    """A look at a data set.
+class DatasetPreview:
+    """Samples of a data set as the network gets them.
 
     Args:
         title: split, number of images, and how their values reach the network.
@@ -51,7 +52,7 @@ class Browsed:
         palette: one RGB colour per class.
     """
     title: str
-    samples: list[Seen]
+    samples: list[PreviewSample]
     classes: Sequence[str]
     palette: Sequence[Colour]
 
@@ -61,7 +62,7 @@ class Browsed:
         return sorted(set().union(*(sample.labels for sample in self.samples)))
 
 
-def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -> Browsed:
+def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -> DatasetPreview:
     """Take samples of a config's data set through its pipeline and data preprocessor, and draw them.
 
     Normalisation and channel order are undone for display; flips, crops, scales, colour changes and padding stay.
@@ -91,13 +92,13 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
         indices = sorted(random.Random(seed).sample(range(len(dataset)), min(number, len(dataset))))
         classes = dataset.metainfo['classes']
         palette = palette_of(dataset.metainfo, classes)
-        samples = [see(dataset[index], preprocessor, cfg.model.data_preprocessor, split == 'train', classes, palette)
-                   for index in indices]
+        samples = [preview_sample(dataset[index], preprocessor, cfg.model.data_preprocessor, split == 'train', classes,
+                                  palette) for index in indices]
     settings = cfg.model.data_preprocessor
     order = 'RGB' if swaps_channels(settings) else 'BGR'
     title = (f'{Path(cfg.filename).stem}, {split}: {len(samples)} of {len(dataset)} images, seed {seed}; to the '
              f'network go {order} values, minus {settings.get("mean")}, divided by {settings.get("std")}')
-    return Browsed(title, samples, classes, palette)
+    return DatasetPreview(title, samples, classes, palette)
 
 
 def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
@@ -107,8 +108,8 @@ def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
     return [*others[:1], *loads, *others[1:]]
 
 
-def see(sample: dict, preprocessor, settings: dict, training: bool, classes: Sequence[str],
-        palette: Sequence[Colour]) -> Seen:
+def preview_sample(sample: dict, preprocessor, settings: dict, training: bool, classes: Sequence[str],
+                   palette: Sequence[Colour]) -> PreviewSample:
     """One sample of a data set after the preprocessor, drawn."""
     data = preprocessor(pseudo_collate([sample]), training)
     image, annotated = displayable(data['inputs'][0], settings), data['data_samples'][0]
@@ -125,7 +126,7 @@ def see(sample: dict, preprocessor, settings: dict, training: bool, classes: Seq
         found = f'objects: {len(instances.labels)}'
     path, height, width = Path(annotated.img_path), *image.shape[:2]
     caption = f'{path.name}: {annotated.ori_shape[1]}x{annotated.ori_shape[0]} to {width}x{height}, {found}'
-    return Seen(path.stem, picture, caption, present)
+    return PreviewSample(path.stem, picture, caption, present)
 
 
 def displayable(inputs: torch.Tensor, settings: dict) -> np.ndarray:
@@ -142,21 +143,21 @@ def swaps_channels(settings: dict) -> bool:
     return bool(settings.get('bgr_to_rgb') or settings.get('rgb_to_bgr'))
 
 
-def contact_sheet(browsed: Browsed, columns: int | None = None) -> np.ndarray:
+def contact_sheet(preview: DatasetPreview, columns: int | None = None) -> np.ndarray:
     """All samples in a grid with captions and a legend, RGB."""
-    columns = columns or min(4, int(np.ceil(len(browsed.samples) ** 0.5)))
-    cells = [_cell(sample) for sample in browsed.samples]
+    columns = columns or min(4, int(np.ceil(len(preview.samples) ** 0.5)))
+    cells = [_cell(sample) for sample in preview.samples]
     rows = []
     for start in range(0, len(cells), columns):
         row = cells[start:start + columns]
         height = max(cell.shape[0] for cell in row)
         rows.append(np.hstack([_padded(cell, height, CELL) for cell in row + [row[0][:0]] * (columns - len(row))]))
     width = columns * CELL
-    title = _text(browsed.title, width)
-    return np.vstack([title, *rows, draw_legend(browsed.classes, browsed.palette, width, browsed.shown, size=16)])
+    title = _text(preview.title, width)
+    return np.vstack([title, *rows, draw_legend(preview.classes, preview.palette, width, preview.shown, size=16)])
 
 
-def _cell(sample: Seen, gap: int = 8) -> np.ndarray:
+def _cell(sample: PreviewSample, gap: int = 8) -> np.ndarray:
     """A sample at the width of a cell, above its caption."""
     scale = (CELL - 2 * gap) / sample.picture.shape[1]
     size = (CELL - 2 * gap, max(1, round(sample.picture.shape[0] * scale)))
@@ -184,7 +185,7 @@ def _text(text: str, width: int, size: int = 16) -> np.ndarray:
     return np.array(strip)
 
 
-def write_browsed(browsed: Browsed, out: str | Path) -> list[Path]:
+def write_preview(preview: DatasetPreview, out: str | Path) -> list[Path]:
     """Write a contact sheet (``.png``, ``.jpg``), a page (``.html``), or a folder with a sheet and every picture.
 
     Returns:
@@ -192,23 +193,20 @@ def write_browsed(browsed: Browsed, out: str | Path) -> list[Path]:
     """
     out = Path(out)
     if out.suffix == '.html':
-        entries = [(browsed.classes[index], browsed.palette[index]) for index in browsed.shown]
+        entries = [(preview.classes[index], preview.palette[index]) for index in preview.shown]
         pictures = [Picture(encode_jpeg(sample.picture), sample.caption, f'annotated image {sample.name}')
-                    for sample in browsed.samples]
-        write_text(out, render_page('What the network sees', browsed.title, [Legend(entries), Pictures(pictures)]))
+                    for sample in preview.samples]
+        write_text(out, render_page('What the network sees', preview.title, [Legend(entries), Pictures(pictures)]))
         return [out]
     if out.suffix in ('.png', '.jpg'):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return [_write_image(out, contact_sheet(browsed))]
-    out.mkdir(parents=True, exist_ok=True)
+        return [_write_image(out, contact_sheet(preview))]
     files = [_write_image(out / f'{index:03}_{sample.name}.jpg', sample.picture)
-             for index, sample in enumerate(browsed.samples)]
-    return [_write_image(out / 'sheet.png', contact_sheet(browsed)), *files]
+             for index, sample in enumerate(preview.samples)]
+    return [_write_image(out / 'sheet.png', contact_sheet(preview)), *files]
 
 
 def _write_image(file: Path, image: np.ndarray) -> Path:
-    part = file.with_name(f'.{file.stem}.part{file.suffix}')  # OpenCV chooses the format by the suffix
-    if not cv2.imwrite(str(part), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise UserError(f'cannot write {file}: check that the folder can be written to')
-    part.replace(file)
+    with atomic_write(file) as part:
+        if not cv2.imwrite(str(part), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+            raise UserError(f'cannot write {file}: check that the folder can be written to')
     return file

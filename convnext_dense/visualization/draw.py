@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UserError
+from ..utils.images import image_size
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # label of pixels that belong to no class
+UNREADABLE = 'cannot read {} as an image: check that the file exists and is complete'
 
 
 @dataclass
@@ -31,11 +33,16 @@ class Instances:
     scores: np.ndarray | None = None
 
     def above(self, score: float) -> 'Instances':
-        """The instances with a score of at least `score`, the least certain first, as they should be drawn."""
+        """The instances with a score of at least `score`, the least certain first, as they should be drawn.
+
+        Those whose box is not finite are left out, too.
+        """
         if self.scores is None:
             return self
         order = np.argsort(self.scores, kind='stable')
         keep = order[self.scores[order] >= score]
+        if self.boxes is not None:
+            keep = keep[np.isfinite(self.boxes[keep]).all(axis=1)]
         return replace(self, **{name: values[keep] for name in ('labels', 'boxes', 'masks', 'scores')
                                 if (values := getattr(self, name)) is not None})
 
@@ -44,12 +51,25 @@ def read_image(path) -> np.ndarray:
     """Read an image file as RGB.
 
     Raises:
-        UserError: the file is missing or no image.
+        UserError: the file is missing, no image, or has more pixels than `utils.images.max_pixels`.
     """
+    check_readable(path)
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise UserError(f'cannot read {path} as an image: check that the file exists and is complete')
+        raise UserError(UNREADABLE.format(path))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def check_readable(path) -> tuple[int, int]:
+    """Width and height of an image file, from its header.
+
+    Raises:
+        UserError: as of `read_image`, without decoding the image.
+    """
+    try:
+        return image_size(path)
+    except OSError as error:
+        raise UserError(UNREADABLE.format(path)) from error
 
 
 def distinct_colours(count: int) -> list[Colour]:

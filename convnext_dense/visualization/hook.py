@@ -6,6 +6,7 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from ..utils.files import atomic_write
 from .draw import draw_instances, draw_legend, draw_segmentation, palette_of, read_image, side_by_side
 from .predictions import instances_of
 
@@ -32,8 +33,8 @@ class DrawPredictionsHook(Hook):
             image = read_image(sample.img_path)
             draw = self._draw_labels if 'pred_sem_seg' in sample else self._draw_instances
             file = self.out_dir / f'{_path_below(sample.img_path, dataset)}.png'
-            file.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(file), cv2.cvtColor(draw(image, sample, classes, palette), cv2.COLOR_RGB2BGR))
+            with atomic_write(file) as part:
+                cv2.imwrite(str(part), cv2.cvtColor(draw(image, sample, classes, palette), cv2.COLOR_RGB2BGR))
 
     def _draw_instances(self, image, sample, classes, palette) -> np.ndarray:
         panels = []

@@ -9,7 +9,7 @@ from coco_cases import CASES, indexed, pycocotools_says, random_case
 
 from convnext_dense.benchmark.detections import enlarge, noisy_detections
 from convnext_dense.errors import UserError
-from convnext_dense.evaluation.coco_eval import evaluate, mask_areas
+from convnext_dense.evaluation.coco_eval import RECALLS, evaluate, mask_areas
 
 KINDS = ('bbox', 'segm')
 TOLERANCE = 1e-10
@@ -103,6 +103,24 @@ def test_one_category():
         theirs = pycocotools_says(alone, [d for d in detections if d['category_id'] == category], 'bbox')
         assert result.ap(category=category) == pytest.approx(theirs.stats[0], abs=TOLERANCE)
         assert result.ar(category=category, max_dets=10) == pytest.approx(theirs.stats[7], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_curves_are_means_of_pycocotools_precision(kind):
+    content, detections = random_case(5, images=6, objects=8, found=20)
+    theirs = pycocotools_says(content, detections, kind)
+    ours = evaluate(indexed(content), detections, kind)
+    precision = theirs.eval['precision'][..., 0, -1]  # IoU, recall, category
+    assert (precision > -1).all() and (np.asarray(RECALLS) == theirs.params.recThrs).all()
+    for iou, which in ((None, slice(None)), (0.5, [0]), (0.75, [5])):
+        np.testing.assert_allclose(ours.curve(iou), precision[which].mean(axis=(0, 2)), atol=1e-12)
+        for index, category in enumerate(theirs.params.catIds):
+            np.testing.assert_allclose(ours.curve(iou, category), precision[which][..., index].mean(axis=0), atol=1e-12)
+    without = {**content, 'annotations': [a for a in content['annotations'] if a['category_id'] != ours.cat_ids[0]]}
+    ours = evaluate(indexed(without), detections, kind)
+    others = pycocotools_says(without, detections, kind).eval['precision'][:, :, 1:, 0, -1]
+    assert np.isnan(ours.curve(0.5, ours.cat_ids[0])).all()
+    np.testing.assert_allclose(ours.curve(), others.mean(axis=(0, 2)), atol=1e-12)
 
 
 def test_input_stays_as_it_is():

@@ -201,13 +201,29 @@ def test_predictions_that_do_not_fit(case, ann_file):
         run(FastCocoMetric(ann_file=ann_file), more, detections)
     metric = FastCocoMetric(ann_file=ann_file)
     metric.dataset_meta = dict(classes=['class 1', 'class 2'])
-    for sample in samples_of(content, detections):
-        metric.process({}, [sample])
     with pytest.raises(UserError, match='predicts label 2, but the data set has 2 classes, 0 to 1'):
-        metric.evaluate(8)
+        metric.process({}, samples_of(content, detections))
     small = [{**detection, 'segmentation': dict(size=[5, 5], counts='i0')} for detection in detections]
     with pytest.raises(UserError, match=r'predicted masks are \(5, 5\) \(height, width\), but .* says \(120, 160\)'):
         run(FastCocoMetric(ann_file=ann_file, metric='segm'), content, small)
+
+
+@pytest.mark.parametrize('damage, sentence', [
+    (lambda found: found['scores'].__setitem__(1, math.nan), 'the model predicts scores that are not finite'),
+    (lambda found: found['bboxes'].__setitem__((1, 2), math.nan), 'the model predicts bboxes that are not finite'),
+    (lambda found: found['bboxes'].__setitem__((1, 0), -math.inf), 'the model predicts bboxes that are not finite'),
+    (lambda found: found['labels'].__setitem__(1, 3), 'the model predicts label 3, but the data set has 3 classes'),
+    (lambda found: found['masks'].__setitem__(1, dict(size=[5, 5], counts='i0')), r'predicted masks are \(5, 5\)')],
+    ids=['NaN score', 'NaN box', 'infinite box', 'label', 'second mask'])
+def test_a_result_that_cannot_be_scored_is_refused_at_its_image(case, ann_file, damage, sentence):
+    content, detections = case
+    first, second, *_ = samples_of(content, detections)
+    damage(second['pred_instances'])
+    for metric in (FastCocoMetric(ann_file=ann_file, metric=['bbox', 'segm']), FastCocoMetric(metric='bbox')):
+        metric.dataset_meta = dict(classes=[category['name'] for category in content['categories']])
+        metric.process({}, [first])
+        with pytest.raises(UserError, match=sentence):
+            metric.process({}, [second])
 
 
 def test_arguments_that_do_not_exist(ann_file):

@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from tool_runs import run_tool
 
-from convnext_dense.inference import files
+from convnext_dense.inference import files, outputs
 from convnext_dense.inference.inputs import find_inputs, read_frames
-from convnext_dense.inference.outputs import Output, encode_labels
+from convnext_dense.inference.outputs import Output, write_labels
 from convnext_dense.inference.predictor import Predictor, Segmentation
 
 
@@ -81,10 +81,10 @@ def test_label_maps_have_the_palette(tiny, checkpoints, images, tmp_path):
     assert [category['color'] for category in results(tmp_path)['categories']] == [list(c) for c in predictor.palette]
 
 
-def test_more_classes_than_a_byte_has_values():
+def test_more_classes_than_a_byte_has_values(tmp_path):
     labels = np.array([[0, 299], [255, 256]], np.uint16)
-    written = cv2.imdecode(np.frombuffer(encode_labels(labels, [(0, 0, 0)] * 300), np.uint8), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(written, labels)
+    write_labels(tmp_path / 'labels.png', labels, [(0, 0, 0)] * 300)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'labels.png'), cv2.IMREAD_UNCHANGED), labels)
 
 
 @pytest.mark.parametrize('task', ['det', 'seg'])
@@ -102,19 +102,23 @@ def test_a_video_gives_a_video_and_results_of_every_frame(task, tiny, checkpoint
             np.testing.assert_array_equal(np.array(Image.open(tmp_path / 'out' / entry['labels'])), found.labels)
 
 
-def test_broken_files_are_skipped_and_reported(tiny, checkpoints, images, tmp_path):
+def test_files_that_cannot_be_predicted_are_skipped_and_reported(tiny, checkpoints, images, tmp_path):
     folder = tmp_path / 'in'
     shutil.copytree(images[0].parent, folder)
     (folder / 'broken.jpg').write_bytes(b'no image')
     (folder / 'empty.png').touch()
     (folder / 'film.mp4').write_bytes(b'no video')
+    Image.new('1', (40000, 30000)).save(folder / 'huge.png')  # beyond the limits of PIL and of OpenCV
+    Image.new('L', (1, 5000)).save(folder / 'narrow.png')  # at the scale of the config, its width is 0
     (folder / 'notes.txt').write_text('not asked for')
-    finished = run_tool('predict', tiny['seg'], checkpoints['seg'], folder, '--out', tmp_path / 'out')
+    finished = run_tool('predict', tiny['det'], checkpoints['det'], folder, '--out', tmp_path / 'out')
     assert finished.code == 1
     lines = finished.err.splitlines()
-    for name in ('broken.jpg', 'empty.png', 'film.mp4'):
-        assert sum(f'skipped {folder / name}: cannot read' in line for line in lines) == 1
-    assert lines[-1] == '3 of 7 files skipped'
+    for name, reason in (('broken.jpg', 'cannot read'), ('empty.png', 'cannot read'), ('film.mp4', 'cannot read'),
+                         ('huge.png', '.*has 1,200,000,000 pixels, more than the limit'),
+                         ('narrow.png', '.*has 1x5000 pixels, and the test pipeline of the config fails on it')):
+        assert sum(bool(re.match(f'skipped {folder / name}: {reason}', line)) for line in lines) == 1, name
+    assert lines[-1] == '5 of 9 files skipped'
     assert len(results(tmp_path / 'out')['images']) == 4
 
 
@@ -144,6 +148,32 @@ def test_an_interrupt_leaves_what_was_done(tiny, checkpoints, images, tmp_path, 
     assert finished.code == 130
     assert [entry['file_name'] for entry in results(tmp_path)['images']] == [str(file) for file in images[:2]]
     assert '2 images or frames predicted' in finished.out
+
+
+def test_results_are_saved_while_predicting(tmp_path, monkeypatch):
+    """A process that is killed leaves a complete predictions.json of what was done up to the last saving."""
+    source, = find_inputs([__file__])
+    result = Segmentation(np.zeros((4, 6), np.uint8), ('a',))
+    output = Output(tmp_path, ('a',), [(0, 0, 0)])
+    output.add(source, None, None, result)
+    assert not (tmp_path / 'predictions.json').exists()  # 30 seconds have not passed
+    monkeypatch.setattr(outputs, 'SAVE_SECONDS', 0)
+    output.next_saving = 0
+    for _ in range(2):
+        output.add(source, None, None, result)
+    saved = results(tmp_path)
+    assert [entry['id'] for entry in saved['images']][:2] == [1, 2] and saved['categories'][0]['name'] == 'a'
+
+
+def test_a_subset_of_the_classes_has_its_own_colours(tiny, checkpoints, images, tmp_path):
+    """mmdet's CocoDataset keeps its palette of 80 colours whatever its classes are."""
+    classes = "test_dataloader.dataset.metainfo={'classes':('circle','square','triangle')}"
+    finished = run_tool('predict', tiny['det'], checkpoints['det'], *images[:2], '--out', tmp_path, '--cfg-options',
+                        'test_dataloader.dataset.type=CocoDataset', classes)
+    assert finished.code == 0
+    written = results(tmp_path)
+    assert [category['name'] for category in written['categories']] == ['circle', 'square', 'triangle']
+    assert len({tuple(category['color']) for category in written['categories']}) == 3 and len(written['images']) == 2
 
 
 def test_files_of_one_name_get_results_of_their_own(images, tmp_path):

@@ -1,18 +1,22 @@
 """The Python API: the results are those of mmdet's and mmseg's own inference on the same weights."""
+import json
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from mmseg.apis import inference_model, init_model
 
 import convnext_dense
+from convnext_dense.checkpoints import zoo
+from convnext_dense.checkpoints.downloads import cache_path
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
-from convnext_dense.inference import predictor as predictor_module
 from convnext_dense.inference.predictor import Predictor
-from convnext_dense.recipes.metafile import find_recipe
+from convnext_dense.recipes import metafile
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +91,7 @@ def test_another_backbone_loads_strictly(tiny, tmp_path, images):
     cfg.model.decode_head.in_channels = [8, 16, 32, 64]
     cfg.model.auxiliary_head.in_channels = 32
     with DefaultScope.overwrite_default_scope('mmseg'):
-        model = predictor_module.MODELS.build(cfg.model)
+        model = MODELS.build(cfg.model)
     torch.save(model.state_dict(), tmp_path / 'resnet.pth')
     assert Predictor(cfg, tmp_path / 'resnet.pth', device='cpu')(images[0]).labels.shape == (64, 64)
     torch.save({key: value for key, value in model.state_dict().items() if 'layer2' not in key}, tmp_path / 'short.pth')
@@ -95,14 +99,30 @@ def test_another_backbone_loads_strictly(tiny, tmp_path, images):
         Predictor(cfg, tmp_path / 'short.pth', device='cpu')
 
 
-def test_name_of_a_published_row_stands_for_config_and_weights(monkeypatch):
-    asked = []
-    monkeypatch.setattr(predictor_module, 'load_weights', lambda model, path: asked.append(path) or {})
-    monkeypatch.setattr(predictor_module.MODELS, 'build', lambda cfg: torch.nn.Identity())
-    predictor = Predictor('mask-rcnn_convnext-t-in1k', device='cpu')
-    assert asked == [find_recipe('mask-rcnn_convnext-t-in1k').name]
-    assert (predictor.task, len(predictor.classes), predictor.classes[0]) == ('det', 80, 'person')
-    assert predictor.palette[0] == (220, 20, 60)  # as mmdet colours a person
+def test_a_model_zoo_name_stands_for_its_config_and_weights(tiny, checkpoints, images, detector, tmp_path, monkeypatch):
+    """A model zoo of one entry, the tiny detector, whose weights are in the download cache."""
+    name = 'mask-rcnn_convnext-t-in1k'
+    entry = {'Name': name, 'In Collection': 'Mask R-CNN', 'Config': str(tiny['det']), 'Weights': zoo.find(name).url,
+             'Metadata': {'Architecture': ['ConvNeXt'], 'Pretraining': 'ImageNet-1k'}}
+    for task, models in (('det', [entry]), ('seg', [])):
+        (tmp_path / task).mkdir()
+        (tmp_path / task / 'metafile.yml').write_text(json.dumps({'Models': models}))
+    monkeypatch.setattr(metafile, 'CONFIGS', tmp_path)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    cached = cache_path(zoo.find(name).url)
+    cached.parent.mkdir(parents=True)
+    shutil.copy(checkpoints['det'], cached)
+    found, expected = Predictor(name, device='cpu')(images[0]), detector(images[0])
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert found.names == expected.names
+
+
+def test_class_names_must_be_as_many_as_the_classes_of_the_model(tiny, checkpoints):
+    cfg = load_config(str(tiny['det']))
+    cfg.test_dataloader.dataset.metainfo = dict(classes=('circle', 'square'))
+    with pytest.raises(UserError, match=r'tiny_det.py predicts 3 classes, but there are 2 class names \(circle, sq'):
+        Predictor(cfg, checkpoints['det'], device='cpu')
 
 
 @pytest.mark.parametrize('array', [
