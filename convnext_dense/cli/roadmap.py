@@ -1,14 +1,17 @@
-"""Print the steps from ResNet-50 to ConvNeXt: parameters, FLOPs, latency here, and the paper's accuracy."""
+"""Print the steps from ResNet to ConvNeXt: parameters, FLOPs, latency here, and the paper's accuracy."""
 import argparse
 import json
 
 import torch
 
 from ..benchmark.roadmap import format_roadmap, roadmap_table
+from ..models import REGIMES
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--regime', choices=tuple(REGIMES), default='resnet50',
+                        help='ResNet-50 to ConvNeXt-T, or ResNet-200 to ConvNeXt-B (default: %(default)s)')
     parser.add_argument('--latency', type=int, metavar='PIXELS', help='time one square image of this size on the CPU')
     parser.add_argument('--rounds', type=int, default=5, help='interleaved repetitions; the median counts (default: 5)')
     parser.add_argument('--threads', type=int, help='CPU threads (default: what torch takes)')
@@ -16,5 +19,5 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows = roadmap_table(args.latency, args.rounds)
+    rows = roadmap_table(args.latency, args.rounds, args.regime)
     print(json.dumps(rows) if args.json else format_roadmap(rows))

@@ -3,7 +3,7 @@ from ..architectures import ARCHITECTURES
 from .convnext import Block, ConvNeXt
 from .folding import fold_for_inference
 from .layers import GRN, LayerNorm2d
-from .roadmap import PAPER_TOP1, STEPS, RoadmapNet
+from .roadmap import PAPER_TOP1, REGIMES, STEPS, RoadmapNet
 
-__all__ = ['ARCHITECTURES', 'Block', 'ConvNeXt', 'GRN', 'LayerNorm2d', 'PAPER_TOP1', 'RoadmapNet', 'STEPS',
+__all__ = ['ARCHITECTURES', 'Block', 'ConvNeXt', 'GRN', 'LayerNorm2d', 'PAPER_TOP1', 'REGIMES', 'RoadmapNet', 'STEPS',
            'fold_for_inference']

@@ -1,7 +1,8 @@
-"""From ResNet-50 to ConvNeXt-T one step at a time, every step a dense backbone.
+"""From ResNet to ConvNeXt one step at a time, every step a dense backbone.
 
-The steps are those of "A ConvNet for the 2020s", section 2 and figure 2; each builds on all before it. The
-first is ResNet-50 (v1.5: the stride sits in the 3x3), the last ConvNeXt-T without layer scale.
+The steps are those of "A ConvNet for the 2020s", section 2 and figure 2; each includes all before it. There are two
+regimes: from ResNet-50 (v1.5: the stride sits in the 3x3) to ConvNeXt-T, and from ResNet-200 to ConvNeXt-B, both
+without layer scale.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from .layers import LayerNorm2d, drop_path_scale, init_like_official
 
 @dataclass(frozen=True)
 class Step:
-    """What a network on the road looks like; the defaults are ResNet-50."""
+    """Design of the network at one step; the defaults are ResNet-50."""
     depths: tuple[int, ...] = (3, 4, 6, 3)
     patchify: bool = False  # stem: 4x4 convolution of stride 4, not 7x7 of stride 2 and max pooling
     depthwise: bool = False  # the spatial convolution
@@ -32,36 +33,57 @@ class Step:
     separate_downsampling: bool = False  # LayerNorm and 2x2 convolution between stages
 
 
-# name: (what changes, ImageNet-1K top-1 in percent as the paper prints it: figure 2 and appendix C, table 10)
+# step: (what changes, ImageNet-1K top-1 in percent of the two regimes as the paper prints it: figure 2 and appendix C,
+# tables 10 and 11)
 CHANGES = {
-    'resnet50': ({}, 78.82),
-    'stage_ratio': (dict(depths=(3, 3, 9, 3)), 79.36),
-    'patchify': (dict(patchify=True), 79.51),
-    'depthwise': (dict(depthwise=True), 78.28),
-    'width': (dict(width=96), 80.50),
-    'inverted_bottleneck': (dict(inverted=True), 80.64),
-    'move_up_depthwise': (dict(spatial_first=True), 79.92),
-    'kernel_5': (dict(kernel_size=5), 80.35),
-    'kernel_7': (dict(kernel_size=7), 80.57),
-    'kernel_9': (dict(kernel_size=9), 80.57),
-    'kernel_11': (dict(kernel_size=11), 80.47),
-    'gelu': (dict(kernel_size=7, act=nn.GELU), 80.62),
-    'fewer_activations': (dict(one_act=True), 81.27),
-    'fewer_norms': (dict(one_norm=True), 81.41),
-    'layer_norm': (dict(norm=LayerNorm2d), 81.47),
-    'separate_downsampling': (dict(separate_downsampling=True), 81.97),
+    'resnet': ({}, 78.82, 81.14),
+    'stage_ratio': (dict(depths=(3, 3, 9, 3)), 79.36, 81.33),
+    'patchify': (dict(patchify=True), 79.51, 81.59),
+    'depthwise': (dict(depthwise=True), 78.28, 80.54),
+    'width': (dict(width=96), 80.50, 81.85),
+    'inverted_bottleneck': (dict(inverted=True), 80.64, 82.64),
+    'move_up_depthwise': (dict(spatial_first=True), 79.92, 82.04),
+    'kernel_5': (dict(kernel_size=5), 80.35, 82.32),
+    'kernel_7': (dict(kernel_size=7), 80.57, 82.30),
+    'kernel_9': (dict(kernel_size=9), 80.57, 82.27),
+    'kernel_11': (dict(kernel_size=11), 80.47, 82.18),
+    'gelu': (dict(kernel_size=7, act=nn.GELU), 80.62, 82.19),
+    'fewer_activations': (dict(one_act=True), 81.27, 82.71),
+    'fewer_norms': (dict(one_norm=True), 81.41, 83.17),
+    'layer_norm': (dict(norm=LayerNorm2d), 81.47, 83.35),
+    'separate_downsampling': (dict(separate_downsampling=True), 81.97, 83.60),
 }
-STEPS: dict[str, Step] = {}
-for _name, (_change, _) in CHANGES.items():
-    STEPS[_name] = replace(next(reversed(STEPS.values()), Step()), **_change)
-PAPER_TOP1 = {name: top1 for name, (_, top1) in CHANGES.items()}
+# Changes of the larger regime that differ. The paper does not print the width of the three steps before `width`; with
+# 84 their FLOPs are the printed ones.
+LARGE_CHANGES = {
+    'resnet': dict(depths=(3, 24, 36, 3)),
+    'stage_ratio': dict(depths=(3, 3, 27, 3), width=84),
+    'width': dict(width=128),
+}
 
 
-class RoadBlock(nn.Module):
+def build_steps(regime: str) -> dict[str, Step]:
+    """Step name -> design, of the regime that starts from that ResNet."""
+    steps, last = {}, Step()
+    for name, (change, *_) in CHANGES.items():
+        if regime == 'resnet200':
+            change = LARGE_CHANGES.get(name, change)
+        last = replace(last, **change)
+        steps[regime if name == 'resnet' else name] = last
+    return steps
+
+
+REGIMES = {regime: build_steps(regime) for regime in ('resnet50', 'resnet200')}
+STEPS = REGIMES['resnet50']
+PAPER_TOP1 = {regime: dict(zip(steps, (row[1 + i] for row in CHANGES.values()), strict=True))
+              for i, (regime, steps) in enumerate(REGIMES.items())}
+
+
+class RoadmapBlock(nn.Module):
     """Residual block of every step before the last, which has ConvNeXt's own.
 
     Args:
-        step: what it is made of.
+        step: its design.
         dim_in, width, dim: channels of input, middle and output.
         stride: of the spatial convolution and of the shortcut's 1x1 projection.
         drop_path: probability that training skips the branch of a sample.
@@ -81,7 +103,7 @@ class RoadBlock(nn.Module):
             activated = [1]
         layers = []
         for i, (c_in, c_out, kernel, conv_stride, groups) in enumerate(convs):
-            # batch norm takes a bias away again
+            # batch norm subtracts a bias again
             bias = i not in normed or step.norm is not nn.BatchNorm2d
             layers.append(nn.Conv2d(c_in, c_out, kernel, conv_stride, kernel // 2, groups=groups, bias=bias))
             if i in normed:
@@ -105,16 +127,17 @@ class RoadBlock(nn.Module):
 
 @MODELS.register_module()
 class RoadmapNet(BaseModule):
-    """One step between ResNet-50 and ConvNeXt-T, with ConvNeXt's contract: one map per stage.
+    """One step between ResNet and ConvNeXt, with ConvNeXt's interface: one feature map per stage.
 
     Args:
-        step: a name of `STEPS`.
+        step: a name of `REGIMES[regime]`.
         in_channels: of the input image.
         drop_path_rate: of the last block; the blocks before it rise linearly from 0.
         out_indices: stages (0 to 3, rising) whose maps are returned; later stages are not built.
         output_norm: whether the maps of steps whose blocks end without a norm (``fewer_norms`` and later) get
             a norm of the step's kind, ``norm{i}``; earlier steps have none, as ResNet has none.
         init_cfg: mmengine's.
+        regime: 'resnet50' (to ConvNeXt-T) or 'resnet200' (to ConvNeXt-B).
 
     Raises:
         ValueError: an argument or an input that does not fit, in one sentence.
@@ -122,12 +145,15 @@ class RoadmapNet(BaseModule):
 
     def __init__(self, step: str, in_channels: int = 3, drop_path_rate: float = 0.0,
                  out_indices: int | Sequence[int] = (0, 1, 2, 3), output_norm: bool = True,
-                 init_cfg: dict | list | None = None):
+                 init_cfg: dict | list | None = None, regime: str = 'resnet50'):
         super().__init__(init_cfg)
-        if step not in STEPS:
-            near = ', '.join(get_close_matches(str(step), STEPS, n=len(STEPS), cutoff=0))
-            raise ValueError(f'unknown roadmap step {step!r}; known, nearest first: {near}')
-        self.step = spec = STEPS[step]
+        if regime not in REGIMES:
+            raise ValueError(f'unknown roadmap regime {regime!r}, expected {" or ".join(REGIMES)}')
+        steps = REGIMES[regime]
+        if step not in steps:
+            near = ', '.join(get_close_matches(str(step), steps, n=len(steps), cutoff=0))
+            raise ValueError(f'unknown roadmap step {step!r} of the regime {regime}; known, nearest first: {near}')
+        self.step = spec = steps[step]
         self.out_indices = parse_out_indices(out_indices)
         self.in_channels = in_channels
         self.min_size = 4 * 2 ** self.out_indices[-1]
@@ -146,7 +172,7 @@ class RoadmapNet(BaseModule):
                     self.downsample_layers.append(nn.Sequential(LayerNorm2d(dim_in), nn.Conv2d(dim_in, dim, 2, 2)))
                 blocks = [Block(dim, spec.kernel_size, rate, layer_scale=0) for rate in stage_rates]
             else:
-                blocks = [RoadBlock(spec, dim if j else dim_in, widths[i], dim, 2 if i and not j else 1, rate)
+                blocks = [RoadmapBlock(spec, dim if j else dim_in, widths[i], dim, 2 if i and not j else 1, rate)
                           for j, rate in enumerate(stage_rates)]
             self.stages.append(nn.Sequential(*blocks))
         for i in self.out_indices:
