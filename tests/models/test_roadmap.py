@@ -73,7 +73,8 @@ def test_first_step_is_torchvisions_resnet(regime, depths, training, figure):
     assert max(errors) < (1e-10 if training and regime == 'resnet200' else 1e-12)
 
 
-@pytest.mark.parametrize('regime, arch', [('resnet50', 'tiny'), pytest.param('resnet200', 'base', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('regime, arch', [('resnet50', 'tiny'),
+                                          pytest.param('resnet200', 'base', marks=pytest.mark.slow)])
 def test_last_step_is_convnext(regime, arch, figure):
     torch.manual_seed(0)
     net = randomize(RoadmapNet('separate_downsampling', regime=regime))
