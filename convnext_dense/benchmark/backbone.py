@@ -1,4 +1,5 @@
 """Our ConvNeXt, its peers and the machine's matrix-product rate: same weights, same image."""
+import argparse
 import json
 import platform
 import tempfile
@@ -14,12 +15,36 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models import ConvNeXt, fold_for_inference
-from .peers import SIZES, build_peers
+from .peers import PEERS, SIZES, build_peers
 from .roadmap import count_macs
 from .timing import exact_float32, interleaved_times
 
 MATMUL = 'matrix product'
 GROUPS = ('forward', 'forward compiled', 'forward+backward', 'forward+backward compiled')
+HELP = 'ConvNeXt against timm, transformers, torchvision and a naive one'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--arch', choices=SIZES, default='tiny')
+    parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--batch', type=int, default=1)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--dtypes', nargs='+', choices=('float32', 'bfloat16', 'float16'),
+                        default=['float32', 'bfloat16'])
+    parser.add_argument('--groups', nargs='+', choices=GROUPS, default=list(GROUPS[:3]))
+    parser.add_argument('--peers', nargs='*', choices=tuple(PEERS), help='(default: all that can be imported)')
+    parser.add_argument('--rounds', type=int, default=9, help='interleaved repetitions; the median counts')
+    parser.add_argument('--no-memory', dest='memory', action='store_false', help='leave peak memory out')
+
+
+def run(args: argparse.Namespace) -> tuple[dict, str]:
+    """The result, and its table."""
+    result = benchmark_backbone(BackboneSetting(
+        arch=args.arch, size=tuple(args.size), batch=args.batch, device=args.device, dtypes=tuple(args.dtypes),
+        groups=tuple(args.groups), peers=None if args.peers is None else tuple(args.peers), rounds=args.rounds,
+        memory=args.memory))
+    return result, format_backbone(result)
 
 
 @dataclass
