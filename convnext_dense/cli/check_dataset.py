@@ -1,4 +1,4 @@
-"""List everything that is wrong with a data set before training on it (docs/datasets.md explains each finding)."""
+"""Report every problem of a data set before training on it (docs/datasets.md explains each finding)."""
 import argparse
 import os
 import sys
@@ -9,21 +9,20 @@ from ..datasets.checks.check import check_dataset
 from ..datasets.checks.repair import repair
 from ..datasets.checks.targets import targets_of_config, targets_of_path
 from ..errors import UserError
-from ..utils.progress import show_progress
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='Exit status: 0 nothing or notes, 3 warnings, 4 errors; 2 a mistake in the command')
-    parser.add_argument('data', help='a config (train and val as it will read them), or a converted folder, a COCO '
+        description=__doc__, epilog='Exit status: 0 nothing or notes, 3 warnings, 4 errors; 2 a wrong command line')
+    parser.add_argument('data', help='a config (train and val as it reads them), or a converted folder, a COCO '
                                      'json, or a folder with images/ and annotations/')
-    parser.add_argument('--images', metavar='DIR', help='images of a COCO json, where they are not found beside it')
+    parser.add_argument('--images', metavar='DIR', help='images of a COCO json, if they are not beside it')
     parser.add_argument('--data-root', help='folder of the data, for a config')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--json', metavar='FILE',
                         help='write all findings there (of one kind about annotations, the first 10,000)')
     parser.add_argument('--fix', metavar='OUT', type=Path,
-                        help='write mended annotations into this new folder; nothing is changed in place')
+                        help='write repaired annotations into this new folder; nothing is changed in place')
     parser.add_argument('--workers', type=int, default=min(8, os.cpu_count() or 1), help='processes that read images')
     return parser.parse_args(argv)
 
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         targets = targets_of_config(cfg)
     else:
         targets = targets_of_path(path, args.images)
-    findings = check_dataset(targets, args.workers, show_progress, cfg)
+    findings = check_dataset(targets, args.workers, cfg)
     if args.json:
         findings.write_json(args.json)
     print('\n'.join(findings.lines()))

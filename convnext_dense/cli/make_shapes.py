@@ -1,9 +1,7 @@
 """Generate the shapes data set: python tools/make_shapes.py --out data/shapes."""
 import argparse
-from functools import partial
 
 from ..datasets.shapes import ShapesParams, generate_shapes
-from ..utils.progress import show_progress
 
 
 def parse_args(argv: list[str] | None = None):
@@ -20,5 +18,5 @@ def parse_args(argv: list[str] | None = None):
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     params = ShapesParams(args.seed, args.train, args.val, args.size)
-    written = generate_shapes(args.out, params, args.overwrite, partial(show_progress, 'images'))
+    written = generate_shapes(args.out, params, args.overwrite)
     print(f'{args.out}: {args.train} + {args.val} images ' + ('written' if written else 'are already there'))

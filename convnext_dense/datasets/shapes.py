@@ -3,8 +3,6 @@
 Drawing is in `shapes_render`; this module writes the files. Needs numpy, OpenCV and pycocotools only.
 """
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,19 +12,20 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..errors import UserError
+from ..utils.files import written_whole
+from ..utils.progress import progress_bar
+from .layout import SPLITS
 from .shapes_render import BACKGROUND_LABEL, CLASSES, Scene, render_scene
 
 PARAMS_FILE = 'shapes.json'
-GENERATOR_VERSION = 1  # raise it whenever the same parameters give other bytes
-SPLITS = ('train', 'val')  # the position in this tuple is part of every image's seed: keep the order
+GENERATOR_VERSION = 1  # increase it when the same parameters give other bytes
 _ADE_FOLDER = {'train': 'training', 'val': 'validation'}
-
-Progress = Callable[[int, int], None]
+_SEED_OF = {'train': 0, 'val': 1}  # part of every image's seed
 
 
 @dataclass(frozen=True)
 class ShapesParams:
-    """What decides the content of a shapes data set.
+    """Parameters that determine a shapes data set.
 
     Args:
         seed: any integer >= 0.
@@ -53,8 +52,8 @@ class ShapesParams:
         return {'train': self.train, 'val': self.val}[split]
 
 
-def generate_shapes(out, params: ShapesParams, overwrite: bool = False, progress: Progress | None = None) -> bool:
-    """Write the data set under `out`, all of it or nothing, and say whether anything was written.
+def generate_shapes(out, params: ShapesParams, overwrite: bool = False) -> bool:
+    """Write the data set to `out`, all of it or nothing.
 
     `out/coco` then has `annotations/instances_{train,val}2017.json`, `train2017` and `val2017`; `out/ade` has
     `images/{training,validation}` and `annotations/{training,validation}`. The same parameters give the same
@@ -62,12 +61,11 @@ def generate_shapes(out, params: ShapesParams, overwrite: bool = False, progress
 
     Args:
         out: folder to create; its parents are created too.
-        params: what to generate.
-        overwrite: replace a shapes data set with other parameters. A folder that is none is never touched.
-        progress: called with (images done, images in all) after each image.
+        params: seed, number and size of the images.
+        overwrite: replace a shapes data set with other parameters. A folder with anything else is never touched.
 
     Returns:
-        False where `out` already holds this very data set, and nothing was done.
+        Whether it was written; False if `out` already holds the same data set.
 
     Raises:
         UserError: `out` holds something else.
@@ -75,20 +73,14 @@ def generate_shapes(out, params: ShapesParams, overwrite: bool = False, progress
     out = Path(out)
     if _is_present(out, params, overwrite):
         return False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f'.{out.name}.{os.getpid()}.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _write_all(partial, params, progress)
-        _move_into_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with written_whole(out) as part:
+        _write_all(part, params)
     return True
 
 
 def scene_of(params: ShapesParams, split: str, index: int) -> Scene:
     """Render one image of the data set in memory, without any file; `index` counts from 0."""
-    rng = np.random.default_rng([params.seed, SPLITS.index(split), index])
+    rng = np.random.default_rng([params.seed, _SEED_OF[split], index])
     return render_scene(rng, params.size)
 
 
@@ -109,7 +101,7 @@ def _is_present(out: Path, params: ShapesParams, overwrite: bool) -> bool:
     wanted = _params_record(params)
     try:
         found = json.loads((out / PARAMS_FILE).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(f'{out} exists and is not a shapes data set (no readable {PARAMS_FILE} in it): '
                               'choose another folder') from None
     if found == wanted:
@@ -124,39 +116,32 @@ def _params_record(params: ShapesParams) -> dict:
     return {'generator': GENERATOR_VERSION, **asdict(params)}
 
 
-def _move_into_place(partial: Path, out: Path) -> None:
-    """Rename the finished folder to its name, with no moment at which `out` is half there."""
-    replaced = out.with_name(f'{partial.name}.old')
-    if out.exists():
-        out.rename(replaced)
-    partial.rename(out)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _write_all(root: Path, params: ShapesParams, progress: Progress | None) -> None:
-    done, total = 0, params.train + params.val
-    for split in SPLITS:
-        coco_images = _make_folder(root / 'coco' / f'{split}2017')
-        ade_images = _make_folder(root / 'ade/images' / _ADE_FOLDER[split])
-        ade_labels = _make_folder(root / 'ade/annotations' / _ADE_FOLDER[split])
-        coco = _CocoFile(params)
-        for index in range(params.count(split)):
-            scene = scene_of(params, split, index)
-            coco_name, ade_name = f'{index + 1:012d}.jpg', f'ADE_{split}_{index + 1:08d}'
-            coco.add(scene, index + 1, coco_name)
-            jpeg = _encode('.jpg', scene.image, cv2.IMWRITE_JPEG_QUALITY, 95)
-            (coco_images / coco_name).write_bytes(jpeg)
-            (ade_images / f'{ade_name}.jpg').write_bytes(jpeg)
-            (ade_labels / f'{ade_name}.png').write_bytes(_encode('.png', label_map_of(scene)))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        coco.write(_make_folder(root / 'coco/annotations') / f'instances_{split}2017.json')
+def _write_all(root: Path, params: ShapesParams) -> None:
+    with progress_bar('images', params.train + params.val, 'image') as bar:
+        for split in SPLITS:
+            _write_split(root, split, params, bar.update)
     (root / PARAMS_FILE).write_text(json.dumps(_params_record(params), indent=2) + '\n')
 
 
+def _write_split(root: Path, split: str, params: ShapesParams, count_one: Callable[[], object]) -> None:
+    coco_images = _make_folder(root / 'coco' / f'{split}2017')
+    ade_images = _make_folder(root / 'ade/images' / _ADE_FOLDER[split])
+    ade_labels = _make_folder(root / 'ade/annotations' / _ADE_FOLDER[split])
+    coco = _CocoFile(params)
+    for index in range(params.count(split)):
+        scene = scene_of(params, split, index)
+        coco_name, ade_name = f'{index + 1:012d}.jpg', f'ADE_{split}_{index + 1:08d}'
+        coco.add(scene, index + 1, coco_name)
+        jpeg = _encode('.jpg', scene.image, cv2.IMWRITE_JPEG_QUALITY, 95)
+        (coco_images / coco_name).write_bytes(jpeg)
+        (ade_images / f'{ade_name}.jpg').write_bytes(jpeg)
+        (ade_labels / f'{ade_name}.png').write_bytes(_encode('.png', label_map_of(scene)))
+        count_one()
+    coco.write(_make_folder(root / 'coco/annotations') / f'instances_{split}2017.json')
+
+
 class _CocoFile:
-    """Collects one split's instances, in the json that COCO's own tools read."""
+    """Collects the instances of one split as COCO json."""
 
     def __init__(self, params: ShapesParams):
         self.content = {
@@ -168,7 +153,7 @@ class _CocoFile:
         }
 
     def add(self, scene: Scene, image_id: int, file_name: str) -> None:
-        """Append an image and its instances; masks are run-length encoded, which unlike polygons is exact."""
+        """Append an image and its instances; masks are run-length encoded, which is exact, unlike polygons."""
         height, width = scene.image.shape[:2]
         self.content['images'].append({'id': image_id, 'file_name': file_name, 'height': height, 'width': width})
         for shape_class, mask in zip(scene.labels, scene.masks, strict=True):

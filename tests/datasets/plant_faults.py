@@ -4,7 +4,9 @@
 """
 import json
 import shutil
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +182,19 @@ def same_record(**changes) -> Callable:
     return plant
 
 
+def outside_record(copy: CocoCopy, number: int) -> str:
+    copy.add_image('../../../secret.jpg')
+    return 'secret.jpg'
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG whose header announces a size and whose pixels are missing, by the PNG specification."""
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+            + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b''))
+
+
 def half_a_record(copy: CocoCopy, number: int) -> str:
     copy.train['images'].append({'id': 10**11, 'file_name': 'half.jpg'})
     return 'half.jpg'
@@ -245,6 +260,8 @@ FILE_FAULTS = [
     Fault('class-tiny', 'coco', category(('train', 'val'), 3, id=66, name='rare'), also=('class-absent',)),
     Fault('category-ids', 'pennfudan', category(('train', 'val'), id=9, name='far', says='1 to 9'),
           also=('class-absent',)),
+    Fault('image-outside', 'coco', outside_record, also=('image-without-objects',)),
+    Fault('image-oversized', 'coco', replaced(lambda copy, number: image_of(copy, 9), png_header(20_000, 20_000))),
 ]
 
 

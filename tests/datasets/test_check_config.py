@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clean_copies import SEG_INFO, make_clean
+from clean_copies import SEG_INFO
 from PIL import Image
 from tool_runs import run_tool
 
@@ -42,13 +42,6 @@ val_dataloader = dict(batch_size=1, dataset=dict(
 del dataset
 '''
 BOTH = ('train_dataloader', 'val_dataloader')
-
-
-@pytest.fixture(scope='module')
-def clean(real_data, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp('clean')
-    make_clean(real_data, folder)
-    return folder
 
 
 def found(task: str, clean: Path, folder: Path, *options: str) -> tuple[int, dict[str, list]]:
@@ -131,6 +124,7 @@ def test_labels_are_read_as_mmseg_reads_them(clean, tmp_path):
     for reduce_zero_label in (False, True):
         read = LoadAnnotations(reduce_zero_label=reduce_zero_label, imdecode_backend='pillow').transform(dict(
             seg_map_path=str(tmp_path / 'every.png'), seg_fields=[], reduce_zero_label=reduce_zero_label))
-        check = LabelCheck(LabelTarget('train', [], [], SEG_INFO['classes'], 255, reduce_zero_label), Findings())
+        target = LabelTarget('train', [], [], tmp_path, SEG_INFO['classes'], 255, reduce_zero_label)
+        check = LabelCheck(target, Findings())
         ours = [check.class_of(value) for value in range(256)]
         assert [255 if label is None else label for label in ours] == read['gt_seg_map'].ravel().tolist()

@@ -1,4 +1,4 @@
-"""Mask formats on real data: every object and every label equals the source's, pixel for pixel."""
+"""Mask formats: every object and every label equals that of the source, pixel for pixel."""
 import json
 import os
 
@@ -22,8 +22,8 @@ def expected_labels(camvid, name) -> np.ndarray:
     return labels
 
 
-def test_penn_fudan_masks_are_the_objects(real_data, tmp_path):
-    source, out = real_data / 'pennfudan', tmp_path / 'out'
+def test_penn_fudan_masks_are_the_objects(data_sets, tmp_path):
+    source, out = data_sets / 'pennfudan', tmp_path / 'out'
     convert(source, out, '--from', 'instance-masks', '--classes', 'person', '--link', 'symlink')
     info, seen, objects = DatasetInfo.read(out), set(), 0
     assert info.classes == ['person'] and info.has_masks
@@ -45,20 +45,23 @@ def test_penn_fudan_masks_are_the_objects(real_data, tmp_path):
             assert (out / split / image['file_name']).read_bytes() == (source / f'images/{stem}.jpg').read_bytes()
             seen.add(stem)
     print(f'Penn-Fudan: {len(seen)} images, {objects} masks equal pixel for pixel')
-    assert (len(seen), objects) == (170, 423)  # the published size of the data set
+    if data_sets.name == 'generated':
+        assert (len(seen), objects) == (16, 32)
+    else:
+        assert (len(seen), objects) == (170, 423)  # the published size of the data set
 
 
-def test_camvid_labels_are_kept(real_data, tmp_path):
+def test_camvid_labels_are_kept(data_sets, tmp_path):
     out = tmp_path / 'out'
-    finished = convert(real_data / 'camvid', out, '--link', 'symlink')  # the format is found out
+    finished = convert(data_sets / 'camvid', out, '--link', 'symlink')  # the format is found out
     info = DatasetInfo.read(out)
     pixels = {split: np.zeros(256, int) for split in info.splits}
     for split, described in info.splits.items():
-        files = sorted((real_data / 'camvid/annotations' / split).iterdir())
+        files = sorted((data_sets / 'camvid/annotations' / split).iterdir())
         assert described.images == len(files) == len(list((out / described.img_prefix).iterdir()))
         for file in files:
             labels = labels_in(out, f'{split}/{file.name}')
-            np.testing.assert_array_equal(labels, expected_labels(real_data / 'camvid', f'{split}/{file.name}'))
+            np.testing.assert_array_equal(labels, expected_labels(data_sets / 'camvid', f'{split}/{file.name}'))
             pixels[split] += np.bincount(labels.ravel(), minlength=256)
         assert list(described.counts.values()) == pixels[split][:11].tolist()
     assert 'ignored (label 255): Unlabelled' in finished.out
@@ -90,15 +93,15 @@ def colour_lines() -> str:
     ('label-pngs', other_ids, 'classes.json', json.dumps({n: (i + 7) * 40 for i, n in enumerate(CAMVID_COLOURS)})),
 ], ids=['colours', 'colours of a palette', 'palette indices', '16-bit ids'])
 @pytest.mark.parametrize('step', [24, pytest.param(1, marks=pytest.mark.slow)])
-def test_camvid_in_another_coding_comes_back(name, paint, class_file, content, step, real_data, tmp_path):
+def test_camvid_in_another_coding_comes_back(name, paint, class_file, content, step, data_sets, tmp_path):
     source, out = tmp_path / 'source', tmp_path / 'out'
-    names = camvid_copy(real_data / 'camvid', source, step, paint)
+    names = camvid_copy(data_sets / 'camvid', source, step, paint)
     file = source / (class_file or 'list.txt')
     file.write_text(content)
     arguments = () if class_file else ('--from', name, '--classes', file)
     assert f'from {name}' in convert(source, out, '--link', 'hardlink', *arguments).out
     for mask in names:
-        np.testing.assert_array_equal(labels_in(out, mask), expected_labels(real_data / 'camvid', mask))
+        np.testing.assert_array_equal(labels_in(out, mask), expected_labels(data_sets / 'camvid', mask))
     if paint is rgb:
         assert DatasetInfo.read(out).palette == [list(colour) for colour in list(CAMVID_COLOURS.values())[:11]]
     print(f'CamVid as {name}: {len(names)} label maps equal')

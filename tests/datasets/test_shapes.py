@@ -138,12 +138,15 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path):
     assert (tmp_path / 'photos/one.jpg').read_bytes() == b'mine'
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path):
-    def interrupt(done, total):
-        raise KeyboardInterrupt
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(params, split, index):
+        if index == 3:
+            raise KeyboardInterrupt
+        return scene_of(params, split, index)
 
+    monkeypatch.setattr('convnext_dense.datasets.shapes.scene_of', interrupt)
     with pytest.raises(KeyboardInterrupt):
-        generate_shapes(tmp_path / 'd', PARAMS, progress=interrupt)
+        generate_shapes(tmp_path / 'd', PARAMS)
     assert list(tmp_path.iterdir()) == []
 
 

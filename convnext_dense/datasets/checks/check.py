@@ -1,36 +1,33 @@
-"""The whole check: annotations as a stream, then every image and label file once, then what splits share."""
-from collections.abc import Callable, Iterable
+"""The whole check: annotations as a stream, every image and label file once, then the splits against each other."""
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 
-from .coco import CocoTarget, Tables, check_annotations, check_counts, read_tables
+from .coco import CocoTables, CocoTarget, check_annotations, check_counts, read_tables
 from .config_checks import check_whole_config
-from .files import Facts, read_all
+from .files import FileFacts, read_all
 from .findings import Findings
 from .labels import LabelCheck
 from .targets import LabelTarget, Target
 
-Progress = Callable[[str, int, int], None]  # called with (what, done, total)
-FILE_CODES = {problem: f'image-{problem}' for problem in ('missing', 'empty', 'unreadable', 'truncated')}
+FILE_CODES = {problem: f'image-{problem}' for problem in ('missing', 'empty', 'unreadable', 'oversized', 'truncated')}
 
 
-def check_dataset(targets: list[Target], workers: int, progress: Progress, cfg: Config | None = None) -> Findings:
+def check_dataset(targets: list[Target], workers: int, cfg: Config | None = None) -> Findings:
     """Check data sets and, where there is one, the config that reads them.
 
     Args:
         targets: from `targets_of_path` or `targets_of_config`.
         workers: processes that read files; 0 reads them in this one.
-        progress: called as work goes on.
-        cfg: the config, for what concerns it alone.
+        cfg: the config itself, for the checks that need no data.
     """
     findings = Findings()
     if cfg is not None:
         check_whole_config(cfg, findings)
     tables = [_check_annotations(target, findings) if isinstance(target, CocoTarget) else None for target in targets]
     jobs = [_jobs(target, table) for target, table in zip(targets, tables, strict=True)]
-    total = sum(map(len, jobs))
-    facts = read_all([job for part in jobs for job in part], workers, lambda done: progress('reading', done, total))
+    facts = read_all([job for part in jobs for job in part], workers)
     seen = {}
     for target, table in zip(targets, tables, strict=True):
         if isinstance(target, LabelTarget):
@@ -42,23 +39,27 @@ def check_dataset(targets: list[Target], workers: int, progress: Progress, cfg: 
     return findings
 
 
-def _check_annotations(target: CocoTarget, findings: Findings) -> Tables | None:
+def _check_annotations(target: CocoTarget, findings: Findings) -> CocoTables | None:
     tables = read_tables(target, findings)
     if tables is not None:
         check_counts(target, tables, check_annotations(target, tables, findings), findings)
     return tables
 
 
-def _jobs(target: Target, tables: Tables | None) -> list[tuple[str, bool]]:
+def _jobs(target: Target, tables: CocoTables | None) -> list[tuple[str, bool]]:
     if isinstance(target, LabelTarget):
         return [(str(file), is_label) for pair in target.pairs for file, is_label in zip(pair, (False, True),
                                                                                         strict=True)]
-    return [(str(target.image_folder / name), False) for name in tables.names] if tables else []
+    return [('' if name in tables.outside else str(target.image_folder / name), False)
+            for name in tables.names] if tables else []
 
 
-def _check_images(target: CocoTarget, tables: Tables, facts: Iterable[Facts], seen: dict, findings: Findings) -> None:
+def _check_images(target: CocoTarget, tables: CocoTables, facts: Iterator[FileFacts], seen: dict,
+                  findings: Findings) -> None:
     for row, (name, size) in enumerate(zip(tables.names, tables.sizes, strict=True)):
         file, found = target.image_folder / name, next(facts)
+        if name in tables.outside:
+            continue  # reported, and not read
         _check_image(file, found, target.split, seen, findings)
         if found.size is not None and found.shown_size != size:
             findings.add('image-size', file, f'row {row + 1} of images',
@@ -66,7 +67,7 @@ def _check_images(target: CocoTarget, tables: Tables, facts: Iterable[Facts], se
                          f'{found.shown_size[0]}x{found.shown_size[1]}')
 
 
-def _check_pairs(target: LabelTarget, facts: Iterable[Facts], seen: dict, findings: Findings) -> None:
+def _check_pairs(target: LabelTarget, facts: Iterator[FileFacts], seen: dict, findings: Findings) -> None:
     check = LabelCheck(target, findings)
     for image_file, label_file in target.pairs:
         image, label = next(facts), next(facts)
@@ -76,8 +77,8 @@ def _check_pairs(target: LabelTarget, facts: Iterable[Facts], seen: dict, findin
     check.finish(target.pairs[0][1].parent if target.pairs else target.split)
 
 
-def _check_image(file: Path, found: Facts, split: str, seen: dict, findings: Findings) -> None:
-    """What concerns an image file alone, and whether its picture was `seen` (digest -> (split, file)) before."""
+def _check_image(file: Path, found: FileFacts, split: str, seen: dict, findings: Findings) -> None:
+    """Check an image file, and whether the same pixels were `seen` (digest -> (split, file)) before."""
     findings.checked['images'] += 1
     if found.problem is not None:
         findings.add(FILE_CODES[found.problem], file)
@@ -91,8 +92,8 @@ def _check_image(file: Path, found: Facts, split: str, seen: dict, findings: Fin
         findings.add('image-leak', file, value=f'in {other_split} and {split}')
 
 
-def _check_unlisted(targets: list[Target], tables: list[Tables | None], findings: Findings) -> None:
-    """Files of image folders that no split lists; a folder may be shared by splits."""
+def _check_unlisted(targets: list[Target], tables: list[CocoTables | None], findings: Findings) -> None:
+    """Report files of image folders that no split lists; splits may share a folder."""
     listed = {}
     for target, table in zip(targets, tables, strict=True):
         if table is not None:
@@ -104,7 +105,7 @@ def _check_unlisted(targets: list[Target], tables: list[Tables | None], findings
                 findings.add('image-unlisted', folder, f'{len(extra)} files', f'the first is {extra[0]}')
 
 
-def _check_split_classes(targets: list[Target], tables: list[Tables | None], findings: Findings) -> None:
+def _check_split_classes(targets: list[Target], tables: list[CocoTables | None], findings: Findings) -> None:
     named = [(target, set(table.categories.values())) for target, table in zip(targets, tables, strict=True) if table]
     for target, names in named[1:]:
         if names != named[0][1]:

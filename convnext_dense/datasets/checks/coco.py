@@ -1,17 +1,20 @@
-"""Checks of a COCO json file, read as a stream: memory holds its images and some numbers for each annotation."""
+"""Checks of a COCO json file, read as a stream: its images and a few numbers per annotation are kept in memory."""
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as short_repr
 
 import numpy as np
 
 from ...errors import UserError
+from ...utils.files import is_inside
 from ..json_stream import stream_json
+from ..json_values import is_integer, is_number
 from .codes import SMALL_SIDE, TINY
 from .findings import Findings
-from .segmentations import SLACK, check_area, check_mask, is_number
+from .segmentations import SLACK, check_area, check_mask
 
 REQUIRED = ('images', 'annotations', 'categories')
 
@@ -23,37 +26,43 @@ class CocoTarget:
     Args:
         split: 'train', 'val' or another name.
         ann_file: the json file.
-        image_folder: where its images are.
+        image_folder: of its images.
         classes: those that the config trains; None for all categories.
         scale: (long, short) sides to which the config resizes images, or None.
+        data_folder: what images must lie in besides `image_folder`, or None.
     """
     split: str
     ann_file: Path
     image_folder: Path
     classes: list[str] | None = None
     scale: tuple[int, int] | None = None
+    data_folder: Path | None = None
 
 
 @dataclass
-class Tables:
-    """The images and categories of a file; `by_id` gives a row of `names`, `sizes`, ..., a good record each."""
+class CocoTables:
+    """Images and categories of a file; `by_id` is image id -> row of `names` and `sizes`, for every good record.
+
+    `outside` has the names that lead out of the data folder, `keys` the keys of the file.
+    """
     by_id: dict[int, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     categories: dict[int, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
+    outside: set[str] = field(default_factory=set)
 
 
-def read_tables(target: CocoTarget, findings: Findings) -> Tables | None:
-    """Read images and categories, and report what is wrong with their records; None where the file is no json."""
-    tables, file, names = Tables(), target.ann_file, {}
+def read_tables(target: CocoTarget, findings: Findings) -> CocoTables | None:
+    """Read images and categories, and report problems of their records; None if the file is not json."""
+    tables, file, names, category_names = CocoTables(), target.ann_file, set(), set()
     try:
         for key, value, _, _ in stream_json(file):
             tables.keys.add(key)
             if key == 'images':
-                _add_image(value, tables, names, file, findings)
+                _add_image(value, tables, names, target, findings)
             elif key == 'categories':
-                _add_category(value, tables, file, findings)
+                _add_category(value, tables, category_names, file, findings)
     except UserError as error:
         findings.add('json-broken', file, value=str(error))
         return None
@@ -66,8 +75,8 @@ def read_tables(target: CocoTarget, findings: Findings) -> Tables | None:
     return tables
 
 
-def check_annotations(target: CocoTarget, tables: Tables, findings: Findings) -> Counter:
-    """Check every annotation, and what only all of them show; returns category id -> number of objects."""
+def check_annotations(target: CocoTarget, tables: CocoTables, findings: Findings) -> Counter:
+    """Check every annotation, then all of them together; returns category id -> number of objects."""
     file, counts = target.ann_file, Counter()
     ids, prints, printed, occupied, without_mask, small = array('q'), array('q'), array('q'), set(), [], []
     with_mask = 0
@@ -79,7 +88,7 @@ def check_annotations(target: CocoTarget, tables: Tables, findings: Findings) ->
         problems = list(check_annotation(annotation, tables))
         for code, value in problems:
             findings.add(code, file, _who(annotation, tables), value)
-        if isinstance(name, int):
+        if is_integer(name):
             ids.append(name)
         if any(code in ('annotation-incomplete', 'annotation-unknown-image') for code, _ in problems):
             continue
@@ -109,18 +118,18 @@ def check_annotations(target: CocoTarget, tables: Tables, findings: Findings) ->
     return counts
 
 
-def check_annotation(annotation, tables: Tables) -> Iterator[tuple[str, object]]:
+def check_annotation(annotation, tables: CocoTables) -> Iterator[tuple[str, object]]:
     """(code, value) of every problem of one annotation."""
     if not isinstance(annotation, dict):
         yield 'annotation-incomplete', f'{type(annotation).__name__}, expected an object'
         return
     for key in ('id', 'image_id', 'category_id'):
-        if not isinstance(annotation.get(key), int) or isinstance(annotation[key], bool):
-            yield 'annotation-incomplete', f'{key} is {annotation.get(key)!r}, expected an integer'
+        if not is_integer(annotation.get(key)):
+            yield 'annotation-incomplete', f'{key} is {short_repr(annotation.get(key))}, expected an integer'
             return
     box = annotation.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
-        yield 'annotation-incomplete', f'bbox is {box!r}, expected x, y, width and height'
+        yield 'annotation-incomplete', f'bbox is {short_repr(box)}, expected x, y, width and height'
         return
     row = tables.by_id.get(annotation['image_id'])
     if row is None:
@@ -141,8 +150,8 @@ def check_annotation(annotation, tables: Tables) -> Iterator[tuple[str, object]]
             yield from check_area(annotation, box[2] * box[3])
 
 
-def check_counts(target: CocoTarget, tables: Tables, counts: Counter, findings: Findings) -> None:
-    """Absent and tiny classes, and how the config's classes fit the categories."""
+def check_counts(target: CocoTarget, tables: CocoTables, counts: Counter, findings: Findings) -> None:
+    """Report absent and tiny classes, and classes of the config that do not fit the categories."""
     names = Counter()
     for category, name in tables.categories.items():
         names[name] += counts[category]
@@ -159,34 +168,45 @@ def check_counts(target: CocoTarget, tables: Tables, counts: Counter, findings: 
             findings.add('class-tiny', target.ann_file, name, f'{names[name]} objects')
 
 
-def _add_image(record, tables: Tables, names: dict, file: Path, findings: Findings) -> None:
-    wanted = {'id': int, 'file_name': str, 'width': int, 'height': int}
-    wrong = [key for key, kind in wanted.items() if not isinstance(record, dict)
-             or not isinstance(record.get(key), kind) or (key in ('width', 'height') and record[key] < 1)]
+def _add_image(record, tables: CocoTables, names: set, target: CocoTarget, findings: Findings) -> None:
+    file = target.ann_file
+    fits = {'id': is_integer, 'file_name': lambda value: isinstance(value, str),
+            'width': _is_side, 'height': _is_side}
+    wrong = [key for key, fit in fits.items() if not isinstance(record, dict) or not fit(record.get(key))]
     if wrong:
         shown = record if not isinstance(record, dict) else record.get('file_name', record.get('id'))
-        findings.add('image-incomplete', file, shown, f'{", ".join(wrong)} missing or wrong')
+        findings.add('image-incomplete', file, short_repr(shown) if not isinstance(shown, str) else shown,
+                     f'{", ".join(wrong)} missing or wrong')
         return
     if record['id'] in tables.by_id:
         findings.add('image-id-duplicate', file, f'image {record["id"]}', record['file_name'])
         return
     if record['file_name'] in names:
         findings.add('file-name-duplicate', file, f'image {record["id"]}', record['file_name'])
-    names[record['file_name']] = None
+    names.add(record['file_name'])
+    folders = (target.image_folder, target.data_folder or target.image_folder)
+    if not is_inside(target.image_folder / record['file_name'], folders):
+        findings.add('image-outside', file, f'image {record["id"]}', record['file_name'])
+        tables.outside.add(record['file_name'])
     tables.by_id[record['id']] = len(tables.names)
     tables.names.append(record['file_name'])
     tables.sizes.append((record['width'], record['height']))
 
 
-def _add_category(record, tables: Tables, file: Path, findings: Findings) -> None:
+def _is_side(value) -> bool:
+    return is_integer(value) and 1 <= value < 2**31
+
+
+def _add_category(record, tables: CocoTables, names: set, file: Path, findings: Findings) -> None:
     number, name = (record.get('id'), record.get('name')) if isinstance(record, dict) else (None, None)
-    if not isinstance(number, int) or not isinstance(name, str):
-        findings.add('json-incomplete', file, value=f'a category without an integer id and a name: {record}')
+    if not is_integer(number) or not isinstance(name, str):
+        findings.add('json-incomplete', file, value=f'no integer id and name in the category {short_repr(record)}')
     elif number in tables.categories:
         findings.add('category-id-duplicate', file, f'category {number}', name)
     else:
-        if name in tables.categories.values():
+        if name in names:
             findings.add('category-name-duplicate', file, f'category {number}', name)
+        names.add(name)
         tables.categories[number] = name
 
 
@@ -208,17 +228,17 @@ def _box_problem(box: list, width: int, height: int) -> tuple[str, object] | Non
 
 
 def _is_small(box: list, size: tuple[int, int], scale: tuple[int, int] | None) -> bool:
-    """Whether a side is under SMALL_SIDE once the image fits into `scale`, as mmcv's Resize(keep_ratio=True) does."""
+    """Whether a side is under SMALL_SIDE after mmcv's Resize(scale, keep_ratio=True)."""
     if scale is None:
         return False
     return min(box[2:]) * min(scale[0] / max(size), scale[1] / min(size)) < SMALL_SIDE
 
 
-def _who(annotation, tables: Tables) -> str:
+def _who(annotation, tables: CocoTables) -> str:
     if not isinstance(annotation, dict):
         return 'annotation'
-    row = tables.by_id.get(annotation.get('image_id')) if isinstance(annotation.get('image_id'), int) else None
-    return f'annotation {annotation.get("id")}' + (f' of {tables.names[row]}' if row is not None else '')
+    row = tables.by_id.get(annotation.get('image_id')) if is_integer(annotation.get('image_id')) else None
+    return f'annotation {short_repr(annotation.get("id"))}' + (f' of {tables.names[row]}' if row is not None else '')
 
 
 def _report_repeated(ids: array, prints: array, printed: array, target: CocoTarget, findings: Findings) -> None:

@@ -1,53 +1,56 @@
-"""Every finding of the data set checker: its code, how bad it is, and what it means."""
+"""Every finding of the data set checker: code, severity and meaning."""
 
 SEVERITIES = ('error', 'warning', 'note')
 
-# code: (severity, what it means and what to do)
+# code: (severity, meaning and what to do)
 CODES = {
     # image files
     'image-missing': ('error', 'the annotations name an image that is not there'),
     'image-empty': ('error', 'the image file has no bytes'),
     'image-unreadable': ('error', 'the file is no image that can be decoded'),
-    'image-truncated': ('error', 'the image file is cut off; its rest would be read as grey'),
+    'image-oversized': ('error', 'the image has more pixels than the limit, which CONVNEXT_DENSE_MAX_PIXELS sets; it '
+                                 'is not decoded'),
+    'image-truncated': ('error', 'the image file is cut off; the rest would be read as grey'),
     'image-size': ('error', 'the annotations give another width and height than the file has'),
-    'image-rotated': ('warning', 'an EXIF tag turns the image when it is read; boxes and masks may be for the unturned '
-                                 'one'),
-    'image-duplicate': ('warning', 'the same picture is in the split more than once'),
-    'image-leak': ('error', 'the same picture is in training and validation, so results would be too good'),
+    'image-rotated': ('warning', 'an EXIF tag rotates the image when it is read; boxes and masks may be for the '
+                                 'unrotated one'),
+    'image-duplicate': ('warning', 'the same image is in the split more than once'),
+    'image-leak': ('error', 'the same image is in training and validation, so results would be too good'),
     'image-unlisted': ('note', 'image files of the folder that the annotations do not name; they are not used'),
     'image-without-objects': ('note', 'images without any object; training leaves them out by default'),
     # the COCO json file
     'json-broken': ('error', 'the annotation file is not readable as JSON'),
     'json-incomplete': ('error', 'the annotation file lacks images, annotations or categories'),
-    'image-incomplete': ('error', 'an image record lacks id, file_name, width or height, or has one of a wrong kind'),
-    'image-id-duplicate': ('error', 'two image records have one id'),
-    'file-name-duplicate': ('error', 'two image records have one file name'),
-    'annotation-incomplete': ('error', 'an annotation lacks id, image_id, category_id or bbox, or has one of a wrong '
-                                       'kind'),
-    'annotation-id-duplicate': ('error', 'two annotations have one id; COCO evaluation then drops or mixes them'),
+    'image-incomplete': ('error', 'an image record has no id, file_name, width or height, or one of a wrong type'),
+    'image-outside': ('error', 'a file_name leads out of the data folder; the file is not read'),
+    'image-id-duplicate': ('error', 'two image records have the same id'),
+    'file-name-duplicate': ('error', 'two image records have the same file name'),
+    'annotation-incomplete': ('error', 'an annotation has no id, image_id, category_id or bbox, or one of a wrong '
+                                       'type'),
+    'annotation-id-duplicate': ('error', 'two annotations have the same id; COCO evaluation then drops or mixes them'),
     'annotation-unknown-image': ('error', 'an annotation is of an image that the file does not list'),
     'annotation-unknown-category': ('error', 'an annotation is of a category that the file does not list'),
     'annotation-duplicate': ('warning', 'two annotations of an image have the same category and box'),
-    'box-not-finite': ('error', 'a box has a number that is NaN or infinite'),
+    'box-not-finite': ('error', 'a box has a value that is no finite number'),
     'box-inverted': ('error', 'a box has a negative width or height; COCO boxes are x, y, width, height'),
     'box-empty': ('error', 'a box has no width or no height'),
-    'box-thin': ('warning', 'a box is less than a pixel wide or high; mmdet leaves it out without a word'),
+    'box-thin': ('warning', 'a box is less than a pixel wide or high; mmdet leaves it out silently'),
     'box-outside': ('warning', 'a box reaches beyond the image by more than a pixel'),
     'box-off-image': ('error', 'a box lies completely outside the image'),
     'mask-empty': ('error', 'a mask has no pixel'),
     'mask-missing': ('warning', 'some objects have a mask and this one has none; a mask head needs all of them'),
     'mask-outside': ('warning', 'a polygon reaches beyond the image by more than a pixel'),
     'mask-box-mismatch': ('warning', 'a mask and its box do not have the same extent'),
-    'area-mismatch': ('warning', 'the area is not that of the mask, or without one of the box; COCO evaluation sorts '
-                                 'objects into small, medium and large by it'),
+    'area-mismatch': ('warning', 'the area is not that of the mask (without a mask: of the box); COCO evaluation '
+                                 'divides objects into small, medium and large by it'),
     'polygon-short': ('error', 'a polygon has fewer than three points'),
     'polygon-odd': ('error', 'a polygon has an odd number of coordinates'),
     'polygon-not-finite': ('error', 'a polygon has a coordinate that is no finite number'),
-    'rle-size': ('error', 'run lengths are for another size than the image has'),
+    'rle-size': ('error', 'run lengths are for another size than that of the image'),
     'rle-broken': ('error', 'run lengths cannot be decoded, or do not add up to the image'),
     # categories and classes
-    'category-id-duplicate': ('error', 'two categories have one id'),
-    'category-name-duplicate': ('error', 'two categories have one name'),
+    'category-id-duplicate': ('error', 'two categories have the same id'),
+    'category-name-duplicate': ('error', 'two categories have the same name'),
     'category-ids': ('note', 'category ids are not 1 to n; that is fine, they are mapped by name'),
     'split-classes': ('error', 'training and validation have different categories'),
     'class-absent': ('warning', 'a class has no object or pixel in this split'),
@@ -55,17 +58,16 @@ CODES = {
     # label maps
     'label-missing': ('error', 'an image has no label map'),
     'label-without-image': ('warning', 'a label map has no image'),
-    'label-unreadable': ('error', 'a label map is empty, cut off or no image'),
-    'label-colours': ('error', 'a label map has colours in the place of one channel of ids'),
+    'label-unreadable': ('error', 'a label map is empty, cut off, too large or no image'),
+    'label-colours': ('error', 'a label map has colours instead of one channel of ids'),
     'label-lossy': ('error', 'a label map is a JPEG, whose values are not exact'),
     'label-size': ('error', 'a label map has another size than its image'),
     'label-value': ('error', 'a label map has values that no class has; training would stop at them'),
     'label-all-ignored': ('warning', 'every pixel of a label map is ignored'),
-    'labels-from-one': ('error', 'labels count from 1 and 0 is left over: set reduce_zero_label=True, or lower them by '
-                                 '1'),
+    'labels-from-one': ('error', 'labels count from 1 and 0 is unused: set reduce_zero_label=True, or lower them by 1'),
     'zero-is-class': ('error', 'reduce_zero_label=True ignores label 0, but 0 is a class here: set it to False'),
     'ignore-as-class': ('error', 'the ignored label is also the label of a class, which would never be learnt'),
-    'void-class': ('warning', 'a class is named as if its pixels belonged to none; ignore it (label 255)'),
+    'void-class': ('warning', 'the name of a class says that its pixels have no class; ignore it (label 255)'),
     # the config
     'config-refused': ('error', 'training would not start with this config'),
     'class-unknown': ('error', 'the config has a class that the annotations lack'),
@@ -76,5 +78,5 @@ CODES = {
     'norm-weights': ('warning', 'mean and std are not those that the pretrained weights were trained with'),
     'norm-missing': ('warning', 'the config does not normalise its images'),
 }
-TINY = 10  # objects or images: fewer than this are a 'class-tiny'
-SMALL_SIDE = 8  # pixels: about one cell of the finest map on which detectors place anchors, after resizing
+TINY = 10  # objects or images: fewer are a 'class-tiny'
+SMALL_SIDE = 8  # pixels after resizing: two cells of P2, the finest feature map with anchors

@@ -1,4 +1,4 @@
-"""Checks of a config that need no reading: would it start, and does its normalisation fit?"""
+"""Checks of a config that read no data: whether training would start, and whether its normalisation fits."""
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,8 +13,9 @@ from .findings import Findings
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 CLOSE = 1.0  # of 255: rounding in configs
 
+
 def check_whole_config(cfg: Config, findings: Findings) -> None:
-    """What training would refuse, and the normalisation."""
+    """Report what training would refuse, and a normalisation that does not fit."""
     try:
         check_config(cfg, DATALOADERS[:2])
     except UserError as error:

@@ -1,24 +1,28 @@
-"""Reads every image and label file once, in parallel processes, and says what it is."""
+"""Reads every image and label file once, in parallel processes."""
 import hashlib
 import io
-import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
-Image.MAX_IMAGE_PIXELS = None  # large images are for the user to decide about, not for PIL
+from ...errors import UserError
+from ...utils.images import OversizedImageError, open_image
+from ...utils.progress import progress_bar
+
 EXIF_ORIENTATION = 274  # the tag's number in the EXIF standard
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a file turned out to be.
+class FileFacts:
+    """Result of reading a file.
 
     Args:
-        problem: 'missing', 'empty', 'unreadable' or 'truncated'; None for a good file.
+        problem: 'missing', 'empty', 'unreadable', 'oversized' or 'truncated'; None for a good file.
         size: width and height in pixels, as stored.
         orientation: EXIF orientation, 1 for none.
         digest: of the decoded pixels.
@@ -36,30 +40,34 @@ class Facts:
 
     @property
     def shown_size(self) -> tuple[int, int] | None:
-        """Width and height after the turn that mmcv, through OpenCV, gives images with an orientation tag."""
+        """Width and height after the rotation that mmcv, through OpenCV, applies to images with an orientation tag."""
         return self.size[::-1] if self.size and self.orientation >= 5 else self.size
 
 
-def read_facts(job: tuple[str, bool]) -> Facts:
+def read_facts(job: tuple[str, bool]) -> FileFacts:
     """Read the file `job[0]`; `job[1]` says whether it is a label map."""
     path, is_label = job
     try:
+        if not os.path.isfile(path):  # a pipe would never end
+            return FileFacts('missing')
         with open(path, 'rb') as file:
             data = file.read()
-    except OSError:
-        return Facts('missing')
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
+        return FileFacts('missing')
     if not data:
-        return Facts('empty')
+        return FileFacts('empty')
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(io.BytesIO(data), path)
+    except OversizedImageError:
+        return FileFacts('oversized')
     except Exception:  # PIL's readers fail in many ways; the finding is the same
-        return Facts('unreadable')
+        return FileFacts('unreadable')
     try:
         image.load()
     except Exception as error:  # as above
-        return Facts('truncated' if isinstance(error, OSError) else 'unreadable', image.size, format=image.format)
+        return FileFacts('truncated' if isinstance(error, OSError) else 'unreadable', image.size, format=image.format)
     if image.format == 'JPEG' and data.rfind(b'\xff\xd9') < len(data) // 2:  # the marker that ends a JPEG
-        return Facts('truncated', image.size, format=image.format)
+        return FileFacts('truncated', image.size, format=image.format)
     pixels = np.asarray(image)
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if is_label:
@@ -67,21 +75,39 @@ def read_facts(job: tuple[str, bool]) -> Facts:
         if channels == 1:
             found, counts = np.unique(pixels, return_counts=True)
             values = dict(zip(found.astype(int).tolist(), counts.tolist(), strict=True))
-        return Facts(size=image.size, format=image.format, channels=channels, values=values)
-    return Facts(size=image.size, orientation=image.getexif().get(EXIF_ORIENTATION, 1),
+        return FileFacts(size=image.size, format=image.format, channels=channels, values=values)
+    return FileFacts(size=image.size, orientation=image.getexif().get(EXIF_ORIENTATION, 1),
                  digest=hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).digest(),
                  format=image.format, channels=channels)
 
 
-def read_all(jobs: Iterable[tuple[str, bool]], workers: int, progress: Callable[[int], None]) -> Iterator[Facts]:
-    """`read_facts` of every job, in order; `workers` processes, or this one with 0."""
-    if workers == 0:
-        for done, job in enumerate(jobs, 1):
-            yield read_facts(job)
-            progress(done)
-        return
-    # Ctrl-C is for this process, which then ends the others
-    with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        for done, facts in enumerate(pool.imap(read_facts, jobs, chunksize=8), 1):
+def read_all(jobs: Sequence[tuple[str, bool]], workers: int) -> Iterator[FileFacts]:
+    """`read_facts` of every job, in order.
+
+    Args:
+        jobs: arguments of `read_facts`.
+        workers: processes; 0 reads in this one.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    with progress_bar('files read', len(jobs), 'file') as bar:
+        for facts in map(read_facts, jobs) if workers == 0 else _read_in_processes(jobs, workers):
+            bar.update()
             yield facts
-            progress(done)
+
+
+def _read_in_processes(jobs: Sequence[tuple[str, bool]], workers: int) -> Iterator[FileFacts]:
+    # Ctrl-C is for this process, which then ends the others
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    done = 0
+    try:
+        for facts in pool.map(read_facts, jobs, chunksize=8):
+            done += 1
+            yield facts
+    except BrokenProcessPool:
+        raise UserError(f'a process that reads images was killed, mostly because memory ran out, at {jobs[done][0]} or '
+                        f'one of the {8 * workers} files after it: free memory, or read in this process alone with '
+                        '--workers 0') from None
+    finally:
+        pool.shutdown(cancel_futures=True)

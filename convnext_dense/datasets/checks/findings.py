@@ -1,20 +1,20 @@
-"""Collects findings, shows them grouped by severity and code, and turns them into an exit status."""
+"""A list of findings: printed by severity and code, written as json, summed up in an exit status."""
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...utils.files import atomic_write
 from .codes import CODES, SEVERITIES
 
 SHOWN = 5  # examples of each code on screen
-KEPT = 10_000  # of each code about annotations; beyond, they are only counted, so that a million fit into memory
-EXIT_STATUS = {'error': 4, 'warning': 3, 'note': 0}  # 1 and 2 mean a defect and a mistake in the command
+KEPT = 10_000  # of each code about annotations; more are only counted, so that a million fit into memory
+EXIT_STATUS = {'error': 4, 'warning': 3, 'note': 0}  # 1 and 2: a defect, and a wrong command line
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: its code, the file, what in it (an id, a class, a key) and the value found."""
+    """One problem: its code, the file, the place in it (an id, a class, a key) and the value found."""
     code: str
     file: str
     id: object = None
@@ -27,7 +27,7 @@ class Finding:
 
 
 class Findings(list):
-    """Findings in the order found: all about images, the first `KEPT` of each other code; and counts of all."""
+    """Findings in the order found: all about images, the first `KEPT` of every other code; and counts of all."""
 
     def __init__(self):
         super().__init__()
@@ -35,10 +35,10 @@ class Findings(list):
         self.found = Counter()  # code -> number of findings
 
     def add(self, code: str, file, id=None, value=None) -> None:
-        """Note a finding; the code must be one of `CODES`."""
+        """Append a finding; `code` is one of `CODES`."""
         assert code in CODES
         self.found[code] += 1
-        if self.found[code] <= KEPT or code.startswith('image-'):  # --fix has to know every image
+        if self.found[code] <= KEPT or code.startswith('image-'):  # --fix needs every image
             self.append(Finding(code, str(file), id, value))
 
     def counts(self) -> dict[str, int]:
@@ -51,7 +51,7 @@ class Findings(list):
         return max((EXIT_STATUS[CODES[code][0]] for code in self.found), default=0)
 
     def lines(self) -> list[str]:
-        """What the screen shows: the worst first, a few of each kind, then the counts."""
+        """The printed report: the worst first, a few of each code, then the counts."""
         groups = {}
         for finding in self:
             groups.setdefault(finding.code, []).append(finding)
@@ -61,7 +61,8 @@ class Findings(list):
             lines.append(f'{severity}: {code} ({self.found[code]:,}): {meaning}')
             for finding in groups[code][:SHOWN]:
                 parts = [finding.file, *([str(finding.id)] if finding.id is not None else [])]
-                lines.append(f'    {", ".join(parts)}' + (f': {finding.value}' if finding.value is not None else ''))
+                lines.append(one_line(f'    {", ".join(parts)}' + (f': {finding.value}' if finding.value is not None
+                                                                   else '')))
             if self.found[code] > SHOWN:
                 lines.append(f'    ... and {self.found[code] - SHOWN:,} more (--json FILE has {len(groups[code]):,})')
         checked = ', '.join(f'{count:,} {what}' for what, count in self.checked.items())
@@ -69,9 +70,14 @@ class Findings(list):
         return [*lines, f'checked {checked}: {found}']
 
     def write_json(self, file) -> None:
-        """Write findings and counts, complete or not at all."""
+        """Write findings and counts."""
         content = {'checked': dict(self.checked), 'counts': self.counts(), 'codes': dict(self.found),
                    'findings': [{'severity': finding.severity, **asdict(finding)} for finding in self]}
-        part = Path(f'{file}.part')
-        part.write_text(json.dumps(content, indent=1, default=str) + '\n')
-        os.replace(part, file)
+        with atomic_write(Path(file)) as part:
+            part.write_text(json.dumps(content, indent=1, default=str) + '\n')
+
+
+def one_line(text: str) -> str:
+    """Text from data for a terminal: line breaks, control characters and the like are written as escapes."""
+    return text if text.isprintable() else ''.join(
+        character if character.isprintable() else character.encode('unicode_escape').decode() for character in text)

@@ -1,10 +1,10 @@
-"""Checks of label maps: their files, sizes and values, and how the values fit the classes."""
+"""Checks of label maps: files, sizes, values, and whether the values fit the classes."""
 from collections import Counter
 from pathlib import Path
 
 from ..convert.class_files import VOID_NAMES
 from .codes import TINY
-from .files import Facts
+from .files import FileFacts
 from .findings import Findings
 from .targets import LabelTarget
 
@@ -12,11 +12,11 @@ HINTS = {'label-colours': 'convert it with --from rgb-masks', 'label-lossy': 'wr
 
 
 class LabelCheck:
-    """Collects what the label maps of one split show.
+    """Checks the label maps of one split one after another, then all together.
 
     Args:
-        target: what to check.
-        findings: where problems go.
+        target: the label maps.
+        findings: problems are added to it.
     """
 
     def __init__(self, target: LabelTarget, findings: Findings):
@@ -24,8 +24,8 @@ class LabelCheck:
         self.images_with = Counter()  # raw value -> number of label maps that have it
         self.files = 0
 
-    def add(self, image: Facts, label_file: Path, label: Facts) -> None:
-        """Check one label map, given what its file and its image's file turned out to be."""
+    def add(self, image: FileFacts, label_file: Path, label: FileFacts) -> None:
+        """Check one label map, given the facts about its file and its image's file."""
         add, target = self.findings.add, self.target
         if label.problem == 'missing':
             add('label-missing', label_file)
@@ -53,13 +53,13 @@ class LabelCheck:
                 f'{target.ignore_index} are expected')
 
     def class_of(self, value: int) -> int | None:
-        """The class index that a raw value stands for, None where it is ignored; as mmseg's LoadAnnotations reads."""
+        """The class index of a raw value, None if it is ignored; as in mmseg's LoadAnnotations."""
         if self.target.reduce_zero_label:
             value = 255 if value in (0, 255) else value - 1
         return None if value == self.target.ignore_index else value
 
     def finish(self, place) -> None:
-        """Report what only all label maps together show; `place` names them."""
+        """Check all label maps together; `place` names them."""
         add, target = self.findings.add, self.target
         for file in target.orphans:
             add('label-without-image', file)

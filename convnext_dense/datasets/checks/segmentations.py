@@ -1,10 +1,12 @@
-"""Checks of one COCO segmentation against its image and box, without drawing it."""
-import math
+"""Checks of one COCO segmentation against its image and box, without rasterising it."""
 from collections.abc import Iterator
 from operator import mul
+from reprlib import repr as short_repr
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from ..json_values import is_integer, is_number
 
 SLACK = 1.0  # pixels: COCO's own polygons and boxes may lie this far outside
 MISMATCH = 0.1  # of a box side, and at least 3 pixels: how far mask and box may differ
@@ -40,12 +42,7 @@ def check_area(annotation: dict, area: float) -> Iterator[Problem]:
     if given is None:
         return
     if not is_number(given) or abs(given - area) > max(10, AREA_MISMATCH * max(given, area)):
-        yield 'area-mismatch', f'{given}, expected about {area:.0f}'
-
-
-def is_number(value) -> bool:
-    """Whether a json value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        yield 'area-mismatch', f'{short_repr(given)}, expected about {area:.0f}'
 
 
 def run_length_counts(segmentation: dict) -> np.ndarray:
@@ -56,6 +53,8 @@ def run_length_counts(segmentation: dict) -> np.ndarray:
     """
     counts = segmentation['counts']
     if isinstance(counts, list):
+        if not all(is_integer(count) and 0 <= count < 2**31 for count in counts):
+            raise ValueError('counts are no run lengths')
         return np.array(counts, np.int64)
     codes = np.frombuffer(counts.encode('ascii') if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
     if codes.size == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
@@ -74,15 +73,15 @@ def run_length_counts(segmentation: dict) -> np.ndarray:
 
 
 def _polygons(polygons: list) -> tuple[Problem | None, tuple, float]:
-    """Plain Python on purpose: on a polygon's few numbers it is several times as fast as numpy."""
+    """In plain Python, which is several times as fast as numpy for the few numbers of a polygon."""
     area, all_x, all_y = 0.0, [], []
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6:
-            return ('polygon-short', polygon), (), 0
+            return ('polygon-short', short_repr(polygon)), (), 0
         if len(polygon) % 2:
             return ('polygon-odd', f'{len(polygon)} coordinates'), (), 0
         if not all(map(is_number, polygon)):
-            return ('polygon-not-finite', next(value for value in polygon if not is_number(value))), (), 0
+            return ('polygon-not-finite', short_repr(next(value for value in polygon if not is_number(value)))), (), 0
         x, y = polygon[::2], polygon[1::2]
         crossed = sum(map(mul, x, y[1:] + y[:1])) - sum(map(mul, y, x[1:] + x[:1]))
         area += abs(crossed) / 2  # the shoelace formula

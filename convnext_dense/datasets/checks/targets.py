@@ -1,4 +1,4 @@
-"""From a path or a config to what there is to check: COCO files with images, or label maps with images."""
+"""From a path or a config to the data to check: COCO files with images, or label maps with images."""
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from mmengine.config import Config
 from ...config import datasets_of
 from ...errors import UserError
 from ..convert.class_files import find_class_file, read_classes
-from ..convert.coco import annotation_files, image_folder, split_in_name
+from ..convert.coco import annotation_files, data_folder, image_folder, split_in_name
 from ..convert.pairs import SPLIT_NAMES, image_files
 from ..json_stream import stream_json
 from ..layout import INFO_FILE, DatasetInfo
@@ -24,13 +24,15 @@ class LabelTarget:
         split: 'train', 'val' or another name.
         pairs: (image, its label map); the label map may not exist.
         orphans: label maps without an image.
-        classes: names in the order of the labels, or None where nothing says them.
-        ignore_index: label that counts for nothing.
+        label_folder: folder of all label maps.
+        classes: names in the order of the labels, or None if unknown.
+        ignore_index: label that is ignored.
         reduce_zero_label: whether 0 is ignored and every other value is lowered by 1 when read.
     """
     split: str
     pairs: list[tuple[Path, Path]]
     orphans: list[Path]
+    label_folder: Path
     classes: list[str] | None
     ignore_index: int = 255
     reduce_zero_label: bool = False
@@ -40,10 +42,11 @@ Target = CocoTarget | LabelTarget
 
 
 def targets_of_path(path: Path, images: str | None = None) -> list[Target]:
-    """What a converted folder, a COCO json or folder, or a folder of images/ and annotations/ holds.
+    """The splits of a converted folder, a COCO json or folder, or a folder with images/ and annotations/.
 
     Args:
-        images: folder of a COCO json's images, where it is not beside it.
+        path: of the data.
+        images: folder of the images of a COCO json, if it is not beside it.
 
     Raises:
         UserError: the path is none of these.
@@ -53,15 +56,16 @@ def targets_of_path(path: Path, images: str | None = None) -> list[Target]:
     files = annotation_files(path)
     if files:
         return [CocoTarget(split_in_name(file.stem) or file.stem, file,
-                           Path(images) if images else _image_folder(file, path)) for file in files]
+                           Path(images) if images else _image_folder(file, path),
+                           data_folder=data_folder(file, path)) for file in files]
     if (path / 'images').is_dir() and (path / 'annotations').is_dir():
         return _label_folders(path)
-    raise UserError(f'{path} is no data set that is known here: expected a folder with {INFO_FILE} (made by '
+    raise UserError(f'{path} is not a known data set: expected a folder with {INFO_FILE} (made by '
                     'tools/convert_dataset.py), a COCO json, or a folder with images/ and annotations/')
 
 
 def targets_of_config(cfg: Config) -> list[Target]:
-    """The training and validation sets of a config, as it will read them.
+    """The training and validation sets of a config, as the config reads them.
 
     Raises:
         UserError: a data set that is neither COCO json nor label maps.
@@ -78,19 +82,20 @@ def targets_of_config(cfg: Config) -> list[Target]:
                 target = label_target(split, Path(prefix['img_path']), Path(prefix['seg_map_path']), classes,
                                       dataset.img_suffix, dataset.seg_map_suffix)
                 target.ignore_index, target.reduce_zero_label = dataset.ignore_index, dataset.reduce_zero_label
-                _keep_listed(target, dataset.ann_file)
+                _keep_listed(target, dataset.ann_file, Path(prefix['img_path']), dataset.img_suffix)
                 targets.append(target)
             elif str(dataset.ann_file).endswith('.json'):
+                folder = Path(dataset.data_root) if dataset.data_root else None
                 targets.append(CocoTarget(split, Path(dataset.ann_file), Path(prefix.get('img', '')), classes,
-                                          resize_scale(cfg)))
+                                          resize_scale(cfg), folder))
             else:
-                raise UserError(f'{loader}: {described["type"]} is neither a COCO nor a segmentation data set, which '
-                                'are what can be checked')
+                raise UserError(f'{loader}: {described["type"]} is neither a COCO nor a segmentation data set, the '
+                                'two kinds that can be checked')
     return targets
 
 
 def resize_scale(cfg: Config) -> tuple[int, int] | None:
-    """(long, short) sides of the validation pipeline's Resize, or None where it has none that keeps the ratio."""
+    """(long, short) sides of the validation pipeline's Resize, or None without one."""
     for described in datasets_of(cfg.get('val_dataloader')):
         for step in described.get('pipeline') or ():
             scale = step.get('scale')
@@ -108,7 +113,7 @@ def label_target(split: str, images: Path, labels: Path, classes: list[str] | No
         name = str(image.relative_to(images)).removesuffix(img_suffix or image.suffix)
         pairs.append((image, labels / f'{name}{seg_map_suffix}'))
     known = {label for _, label in pairs}
-    return LabelTarget(split, pairs, [file for file in image_files(labels) if file not in known], classes)
+    return LabelTarget(split, pairs, [file for file in image_files(labels) if file not in known], labels, classes)
 
 
 def _converted(folder: Path) -> list[Target]:
@@ -117,7 +122,7 @@ def _converted(folder: Path) -> list[Target]:
     for split, described in info.splits.items():
         images = folder / described.img_prefix
         if info.task == 'det':
-            targets.append(CocoTarget(split, folder / described.ann_file, images, info.classes))
+            targets.append(CocoTarget(split, folder / described.ann_file, images, info.classes, data_folder=folder))
         else:
             targets.append(label_target(split, images, folder / described.seg_prefix, info.classes, info.img_suffix,
                                         info.seg_map_suffix))
@@ -131,16 +136,17 @@ def _label_folders(path: Path) -> list[Target]:
             for folder in folders] or [label_target('train', path / 'images', path / 'annotations', classes)]
 
 
-def _keep_listed(target: LabelTarget, ann_file: str) -> None:
-    """Where a config lists its images in a text file, only those count."""
+def _keep_listed(target: LabelTarget, ann_file: str, images: Path, img_suffix: str) -> None:
+    """If a config lists its images in a text file (paths below the folder, without suffix), keep only those."""
     if ann_file and Path(ann_file).is_file():
-        listed = set(Path(ann_file).read_text().split())
-        target.pairs = [pair for pair in target.pairs if pair[0].stem in listed]
+        listed = {line.strip() for line in Path(ann_file).read_text(encoding='utf-8').splitlines()}
+        target.pairs = [pair for pair in target.pairs
+                        if pair[0].relative_to(images).as_posix().removesuffix(img_suffix) in listed]
         target.orphans = []
 
 
 def _image_folder(file: Path, root: Path) -> Path:
-    """The folder of the first images that are found; `images` beside the json where none is, or it is damaged."""
+    """The folder of the first image that is found; `images` beside the json if none is, or the json is damaged."""
     try:
         for number, element in enumerate(stream_json(file)):
             if element.key == 'images':
@@ -151,5 +157,5 @@ def _image_folder(file: Path, root: Path) -> Path:
             if number > 10**4:
                 break
     except UserError:
-        pass  # the checks say that the file is damaged
+        pass  # the checks report the damage
     return (root if root.is_dir() else root.parent) / 'images'
