@@ -40,7 +40,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['convnext_dense', 'convnext_dense.*']),
-    package_data={'convnext_dense': ['py.typed']},
+    package_data={'convnext_dense': ['py.typed', 'benchmark/*.cpp']},
     install_requires=[
         'torch>=2.4',
         'torchvision>=0.19',

@@ -1,104 +1,87 @@
-"""Our operators beside those of a compiled mmcv, on random inputs."""
-import importlib
-import itertools
+"""Our operators beside mmcv's own, compiled: values and gradients on random inputs."""
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import torch
 
-from ..mm import ops
+from ..errors import UserError
+from ..mm import operators
+from .operator_cases import FAMILIES
 
-METHODS = {ops.NAIVE: 'naive', ops.LINEAR: 'linear', ops.GAUSSIAN: 'gaussian'}
-COUNTS = (0, 1, 2, 30, 300, 1000)
-SIZES = ((1, 1), (7, 7), (3, 5))
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
-def random_boxes(count: int, generator: torch.Generator, ties: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, 4) boxes of which many overlap, and (n,) scores: all distinct, or of ten values with ``ties``.
+def compare(other: ModuleType, device: str = 'cpu', families: tuple[Callable, ...] = FAMILIES) -> list[dict]:
+    """One row per operator and option: how ours and those of ``other`` differ.
 
-    A third lies on a coarse grid, so that IoUs meet thresholds exactly; some of those have no area.
+    ``other`` gets contiguous maps, ours get them contiguous and channels-last. Operators that ``other`` lacks, or
+    has no kernel of for the device, are left out.
+
+    Returns:
+        rows of operator, option, cases (two layouts each), differ (cases of another shape or other indices),
+        largest (absolute difference of a value) and value (the largest one of ``other``).
     """
-    corner = torch.rand(count, 2, generator=generator) * 100
-    extent = torch.rand(count, 2, generator=generator) * 60
-    corner[::3], extent[::3] = (corner[::3] / 20).floor() * 20, (extent[::3] / 10).floor() * 20
-    scores = (torch.randperm(count, generator=generator) + 1) / (count + 1)
-    return torch.cat([corner, corner + extent], 1), (scores * 10).ceil() / 10 if ties else scores
+    ours, rows = operators.StandIn(), {}
+    for family in families:
+        for option, run in family(torch.Generator().manual_seed(0), device):
+            try:
+                expected = run(other, torch.contiguous_format)
+            except (AttributeError, RuntimeError) as error:
+                if 'has no attribute' in str(error) or 'not found on' in str(error) or 'not compiled' in str(error):
+                    break
+                raise
+            for layout in LAYOUTS:
+                for name, results in run(ours, layout).items():
+                    row = rows.setdefault((name, option), dict(operator=name, option=option, cases=0, differ=0,
+                                                               largest=0., value=0.))
+                    row['cases'] += 1
+                    _add(row, results, expected[name])
+    return list(rows.values())
 
 
-def random_rois(count: int, images: int, generator: torch.Generator) -> torch.Tensor:
-    """(n, 5) RoIs for images of 160 x 224 pixels, some past the border, every tenth without area."""
-    corner = torch.rand(count, 2, generator=generator) * torch.tensor([300., 230.]) - 60
-    extent = torch.rand(count, 2, generator=generator) * 120
-    extent[::10] = 0
-    image = torch.randint(images, (count, 1), generator=generator)
-    return torch.cat([image, corner, corner + extent], 1)
+def _add(row: dict, ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
+    """Enter one case into a row."""
+    pairs = list(zip(ours, theirs, strict=True))
+    if any(a.shape != b.shape or (not a.is_floating_point() and not a.equal(b)) for a, b in pairs):
+        row['differ'] += 1
+        return
+    for a, b in pairs:
+        different = (a - b).abs()[(a != b) & ~(a.isnan() & b.isnan())]  # both NaN: 0 / 0 in both
+        row['largest'] = max([row['largest'], *different.double().tolist()])
+        if b.is_floating_point() and b.isfinite().any():
+            row['value'] = max(row['value'], b[b.isfinite()].abs().max().item())
 
 
-def nms_cases(device: str, offset: int, ties: bool):
-    """Ours and the compiled operator's kept indices, case by case."""
-    compiled = importlib.import_module('mmcv._ext')
-    generator = torch.Generator().manual_seed(0)
-    for count, threshold, _ in itertools.product(COUNTS, (0.3, 0.5, 0.6, 0.7), range(5)):
-        boxes, scores = (tensor.to(device) for tensor in random_boxes(count, generator, ties))
-        options = dict(iou_threshold=threshold, offset=offset)
-        yield (ops.nms(boxes, scores, **options),), (compiled.nms(boxes, scores, **options),)
+def build_gpu_kernels(source: str) -> ModuleType:
+    """mmcv's kernels for GPUs compiled as plain C++: of operators that it has no code for CPUs of.
+
+    Args:
+        source: the unpacked sources of mmcv (``pip download --no-binary :all: --no-deps mmcv==2.1.0``).
+    Raises:
+        UserError: ``source`` has no such kernels.
+    """
+    from torch.utils.cpp_extension import load
+    common = Path(source, 'mmcv/ops/csrc/common')
+    if not (common / 'cuda/roi_pool_cuda_kernel.cuh').is_file():
+        raise UserError(f'--mmcv-source {source}: there is no {common / "cuda/roi_pool_cuda_kernel.cuh"}; name the '
+                        'folder that mmcv-2.1.0.tar.gz unpacks to')
+    with tempfile.TemporaryDirectory() as folder:
+        for header in ('cuda.h', 'pytorch_cuda_helper.hpp'):  # what they would bring is in mmcv_kernels.cpp
+            Path(folder, header).write_text('')
+        return load('mmcv_kernels', [str(Path(__file__).with_name('mmcv_kernels.cpp'))], build_directory=folder,
+                    extra_include_paths=[folder, str(common / 'cuda'), str(common)])
 
 
-def softnms_cases(device: str, method: int, ties: bool):
-    """Ours and the compiled operator's kept indices and new boxes with scores, case by case (always on the CPU)."""
-    compiled = importlib.import_module('mmcv._ext')
-    generator = torch.Generator().manual_seed(0)
-    for count, offset, min_score, threshold in itertools.product(COUNTS, (0, 1), (0., 1e-3, 0.05, 0.5), (0.3, 0.5)):
-        boxes, scores = random_boxes(count, generator, ties)
-        results = []
-        for operator in (ops.softnms, compiled.softnms):
-            dets = boxes.new_zeros(count, 5)
-            kept = operator(boxes, scores, dets, iou_threshold=threshold, sigma=0.5, min_score=min_score,
-                            method=method, offset=offset)
-            results.append((kept, dets[:len(kept)]))
-        yield results
+def load_compiled() -> ModuleType:
+    """The installed mmcv's compiled operators as they are, without :class:`operators.WithCare`.
 
-
-def roi_align_cases(device: str, mode: int, backward: bool):
-    """Ours and the compiled operator's outputs (max: and the maxima's places), or gradients, case by case."""
-    compiled = importlib.import_module('mmcv._ext')
-    generator = torch.Generator().manual_seed(0)
-    for count, size, ratio, aligned, stride in itertools.product((0, 1, 60), SIZES, (0, 1, 2), (True, False), (4, 7)):
-        features = torch.randn(2, 6, 160 // stride, 224 // stride, generator=generator).to(device)
-        rois = random_rois(count, 2, generator).to(device)
-        gradient = torch.randn(count, 6, *size, generator=generator).to(device)
-        options = dict(aligned_height=size[0], aligned_width=size[1], spatial_scale=1 / stride,
-                       sampling_ratio=ratio, pool_mode=mode, aligned=aligned)
-        results = []
-        for module in (ops, compiled):
-            outputs = [torch.zeros_like(gradient) for _ in range(3)]
-            module.roi_align_forward(features, rois, *outputs, **options)
-            if backward:
-                total = torch.zeros_like(features)
-                module.roi_align_backward(gradient, rois, *outputs[1:], total, **options)
-                outputs = [total]
-            results.append(outputs)
-        yield results
-
-
-def compare(device: str = 'cpu') -> list[dict]:
-    """One row per operator and option: number of cases, cases with another shape or other indices, and the largest
-    absolute difference of a value. Needs compiled operators."""
-    runs = {('nms', f'offset {offset}', ties): nms_cases(device, offset, ties)
-            for ties in (False, True) for offset in (0, 1)}
-    runs |= {('softnms', METHODS[method], ties): softnms_cases(device, method, ties)
-             for ties in (False, True) for method in METHODS}
-    runs |= {(f'roi_align_{way}', name, False): roi_align_cases(device, mode, way == 'backward')
-             for way in ('forward', 'backward') for mode, name in ((ops.AVG, 'avg'), (ops.MAX, 'max'))}
-    rows = []
-    for (operator, option, ties), cases in runs.items():
-        row = dict(operator=operator, option=option, scores='tied' if ties else '', cases=0, differ=0, largest=0.)
-        for ours, theirs in cases:
-            row['cases'] += 1
-            if any(a.shape != b.shape or (not a.is_floating_point() and not a.equal(b))
-                   for a, b in zip(ours, theirs, strict=True)):
-                row['differ'] += 1
-                continue
-            for a, b in zip(ours, theirs, strict=True):
-                different = (a - b).abs()[(a != b) & ~(a.isnan() & b.isnan())]  # both NaN: 0 / 0 in both
-                row['largest'] = max([row['largest'], *different.double().tolist()])
-        rows.append(row)
-    return rows
+    Raises:
+        UserError: they do not load.
+    """
+    try:
+        return operators.load_compiled()
+    except ImportError as error:
+        raise UserError(f"mmcv's compiled operators do not load ({error}): they were built for another torch; build "
+                        'them again (docs/operators.md) or install mmcv-lite in their place') from error

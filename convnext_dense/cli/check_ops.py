@@ -1,47 +1,47 @@
-"""Say which of mmcv's operators are in use; where they are compiled, compare convnext_dense's own with them."""
+"""Say which of mmcv's operators are in use; compare convnext_dense's own with compiled ones."""
 import argparse
-import importlib
+from types import ModuleType
 
 import torch
 
-from ..benchmark.operators import compare
+from ..benchmark.operators import build_gpu_kernels, compare, load_compiled
 from ..errors import UserError
-from ..mm import environment, ops
+from ..mm import environment, operators
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='where to compare with compiled ones')
     parser.add_argument('--all', action='store_true', help='list the other operators, too')
+    parser.add_argument('--mmcv-source', metavar='FOLDER',
+                        help="mmcv's unpacked sources: compare with its kernels for GPUs, too, compiled as plain C++ "
+                             '(needs ninja and a C++ compiler, no GPU)')
     args = parser.parse_args(argv)
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no GPU here; use --device cpu')
 
     print(' '.join(f'{name} {version}' for name, version in environment.versions().items()
                    if name in ('python', 'torch', 'torchvision', 'numpy', 'mmcv', 'mmcv-lite', 'onedl-mmcv')))
-    found = ops.in_use()
+    found = operators.in_use()
     if not found:
         print('mmcv is not installed: no operators')
         return
-    for name in ops.OPERATORS:
-        print(f'{name:20} {found[name]}')
-    others = [name for name in found if name not in ops.OPERATORS]
+    for name in operators.OPERATORS:
+        print(f'{name:32} {found[name]}')
+    others = [name for name in found if name not in operators.OPERATORS]
     print(f'{len(others)} others: {found[others[0]]}{": " + ", ".join(others) if args.all else ""}')
-    if ops.compiled():
-        print_comparison(args.device)
+    if operators.compiled():
+        print_comparison(load_compiled(), f'the compiled operators, float32 on {args.device}', args.device)
+        print('tied scores: compiled nms sorts them in no defined order; ours takes the box that comes first')
+    if args.mmcv_source:
+        print_comparison(build_gpu_kernels(args.mmcv_source), "mmcv's kernels for GPUs, compiled for the CPU, float32")
 
 
-def print_comparison(device: str) -> None:
+def print_comparison(other: ModuleType, name: str, device: str = 'cpu') -> None:
     """Print :func:`compare` as a table."""
-    try:
-        importlib.import_module('mmcv._ext')
-    except ImportError as error:
-        raise UserError(f"mmcv's compiled operators do not load ({error}): they were built for another torch; build "
-                        'them again (docs/operators.md) or install mmcv-lite in their place') from error
-    print(f'\nconvnext_dense.mm.ops against the compiled operators, float32 on {device}:')
-    line = '{operator:20} {option:10} {scores:8} {cases:>5} {differ:>13} {largest:>18}'
-    print(line.format(operator='operator', option='option', scores='scores', cases='cases', differ='other indices',
-                      largest='largest difference'))
-    for row in compare(device):
-        print(line.format(**{**row, 'largest': f'{row["largest"]:.2g}'}))
-    print('tied scores: compiled nms sorts them in no defined order; ours takes the box that comes first in the input')
+    print(f'\nconvnext_dense.mm.operators, contiguous and channels-last, against {name}:')
+    line = '{operator:32} {option:14} {cases:>5} {differ:>13} {largest:>18} {value:>13}'
+    print(line.format(operator='operator', option='option', cases='cases', differ='other indices',
+                      largest='largest difference', value='largest value'))
+    for row in compare(other, device):
+        print(line.format(**{**row, 'largest': f'{row["largest"]:.2g}', 'value': f'{row["value"]:.2g}'}))

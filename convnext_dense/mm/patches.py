@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import UserError
-from . import ops
+from . import operators
 from .environment import installed
 
 # import name: (registry of that package, our module that adds to it when that registry is first used)
@@ -40,7 +40,7 @@ def before_mm_imports() -> None:
     """What must happen before mmcv.ops, mmdet or mmseg are imported. Without mmengine there is nothing to do."""
     if not _first('before_mm_imports'):
         return
-    ops.install()
+    operators.install()
     disable_broken_mmpretrain()
     allow_own_checkpoints()
     register_subclasses()

@@ -2,32 +2,27 @@
 
 The references are scalar loops over boxes, bins and samples; gradients come from autograd through them.
 """
-import importlib
-import importlib.util
+import inspect
+import itertools
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from convnext_dense.benchmark import operators
+from convnext_dense.benchmark import operators as comparison
+from convnext_dense.benchmark.operator_cases import FAMILIES, random_boxes, random_rois
 from convnext_dense.cli import check_ops
-from convnext_dense.mm import ops
+from convnext_dense.mm import operators
+from convnext_dense.mm.operators.nms import nms
 
 pytest.importorskip('mmcv', reason='the operators exist for mmcv')
 F32 = np.float32
-OPERATORS = ('nms', 'softnms', 'roi_align_forward', 'roi_align_backward')
-
-
-@pytest.fixture
-def mmcv_ops(monkeypatch):
-    """mmcv.ops on our operators, also where compiled ones are installed."""
-    package = importlib.import_module('mmcv.ops')
-    for name in ('nms', 'roi_align'):
-        monkeypatch.setattr(importlib.import_module(f'mmcv.ops.{name}'), 'ext_module', ops)
-    return package
 
 
 # ------------------------------------------------------------------------------------------------ references
@@ -115,8 +110,8 @@ def test_nms_equals_a_loop(offset, ties):
     generator = torch.Generator().manual_seed(1)
     for count in (0, 1, 2, 60):
         for threshold in (0.3, 0.6, 0.7):
-            boxes, scores = operators.random_boxes(count, generator, ties)
-            kept = ops.nms(boxes, scores, iou_threshold=threshold, offset=offset)
+            boxes, scores = random_boxes(count, generator, ties)
+            kept = nms(boxes, scores, iou_threshold=threshold, offset=offset)
             assert kept.dtype == torch.int64
             assert kept.tolist() == loop_nms(boxes.numpy(), scores.numpy(), threshold, offset)
 
@@ -124,24 +119,24 @@ def test_nms_equals_a_loop(offset, ties):
 @pytest.mark.parametrize('offset', [0, 1])
 def test_nms_prefers_the_first_of_tied_boxes(offset):
     boxes = torch.tensor([[50., 50, 60, 60], [0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 10]])
-    assert ops.nms(boxes, torch.full((5,), 0.5), 0.5, offset).tolist() == [0, 1]
+    assert nms(boxes, torch.full((5,), 0.5), 0.5, offset).tolist() == [0, 1]
 
 
 def test_nms_compares_the_threshold_in_float32():
     """IoU is exactly 3 / 5, which in float32 is not above 0.6 (in float64 it would be)."""
     boxes = torch.tensor([[0., 0, 5, 1], [0, 0, 3, 1]])
-    assert ops.nms(boxes, torch.tensor([0.9, 0.8]), iou_threshold=0.6, offset=0).tolist() == [0, 1]
-    assert ops.nms(boxes, torch.tensor([0.9, 0.8]), iou_threshold=0.59, offset=0).tolist() == [0]
+    assert nms(boxes, torch.tensor([0.9, 0.8]), iou_threshold=0.6, offset=0).tolist() == [0, 1]
+    assert nms(boxes, torch.tensor([0.9, 0.8]), iou_threshold=0.59, offset=0).tolist() == [0]
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
 def test_nms_of_another_dtype_equals_float32_of_the_same_values(dtype):
-    boxes, scores = operators.random_boxes(50, torch.Generator().manual_seed(2))
+    boxes, scores = random_boxes(50, torch.Generator().manual_seed(2))
     boxes, scores = boxes.half().to(dtype), scores.half().to(dtype)
     for offset in (0, 1):
-        expected = ops.nms(boxes.float(), scores.float(), 0.5, offset)
-        assert ops.nms(boxes, scores, 0.5, offset).equal(expected)
-        assert ops.nms(boxes.float(), scores, 0.5, offset).equal(expected)
+        expected = nms(boxes.float(), scores.float(), 0.5, offset)
+        assert nms(boxes, scores, 0.5, offset).equal(expected)
+        assert nms(boxes.float(), scores, 0.5, offset).equal(expected)
 
 
 # ------------------------------------------------------------------------------------------------ soft-NMS
@@ -152,7 +147,7 @@ def test_soft_nms_equals_a_loop(mmcv_ops, method, offset, ties):
     generator = torch.Generator().manual_seed(3)
     for count in (1, 2, 50):
         for min_score in (1e-3, 0.3):
-            boxes, scores = operators.random_boxes(count, generator, ties)
+            boxes, scores = random_boxes(count, generator, ties)
             dets, kept = mmcv_ops.soft_nms(boxes, scores, 0.3, 0.5, min_score, method, offset)
             expected = loop_soft_nms(boxes.numpy(), scores.numpy(), 0.3, 0.5, min_score, method, offset)
             assert kept.tolist() == [i for i, _ in expected]
@@ -178,7 +173,7 @@ def test_soft_nms_keeps_the_best_box_below_min_score(mmcv_ops):
 def test_roi_align_and_its_gradient_equal_a_loop(mmcv_ops, mode, ratio, aligned):
     generator = torch.Generator().manual_seed(4)
     features = torch.randn(2, 3, 10, 14, generator=generator, dtype=torch.float64, requires_grad=True)
-    rois = operators.random_rois(11, 2, generator)  # two without area, some past the border
+    rois = random_rois(11, 2, generator)  # two without area, some past the border
     got = mmcv_ops.RoIAlign((2, 3), 1 / 16, ratio, mode, aligned)(features.float(), rois)
     expected = loop_roi_align(features, rois.double(), (2, 3), 1 / 16, ratio, mode, aligned)
     assert rois[:, 3:].max() > 224 and rois[:, 1:].min() < 0
@@ -191,8 +186,8 @@ def test_roi_align_and_its_gradient_equal_a_loop(mmcv_ops, mode, ratio, aligned)
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_roi_align_gradient_equals_finite_differences(mmcv_ops, mode):
     generator = torch.Generator().manual_seed(5)
-    features = torch.randn(2, 2, 8, 9, generator=generator, dtype=torch.float64, requires_grad=True)
-    rois = operators.random_rois(5, 2, generator).double()
+    features = torch.randn(2, 1, 8, 9, generator=generator, dtype=torch.float64, requires_grad=True)
+    rois = random_rois(5, 2, generator).double()
     assert torch.autograd.gradcheck(mmcv_ops.RoIAlign((2, 2), 1 / 20, 0, mode), (features, rois))
 
 
@@ -241,7 +236,7 @@ def test_roi_align_refuses_rois_that_make_no_sense(mmcv_ops, mode, roi, message)
 def test_tensors_on_two_devices_are_refused(mmcv_ops):
     """The meta device stands for a GPU, which not every machine has."""
     with pytest.raises(ValueError, match='nms: .*boxes on cpu, scores on meta'):
-        ops.nms(torch.zeros(2, 4), torch.zeros(2, device='meta'), 0.5, 0)
+        nms(torch.zeros(2, 4), torch.zeros(2, device='meta'), 0.5, 0)
     with pytest.raises(ValueError, match='roi_align_forward: .*rois on meta, input on cpu'):
         mmcv_ops.RoIAlign(2)(torch.zeros(1, 3, 8, 8), torch.zeros(2, 5, device='meta'))
 
@@ -249,8 +244,9 @@ def test_tensors_on_two_devices_are_refused(mmcv_ops):
 # ------------------------------------------------------------------------------------------------ the module
 FRESH = '''
 import importlib.util, sys, torch
-spec = importlib.util.spec_from_file_location('ops', sys.argv[1])  # alone: the package would import more
-ops = importlib.util.module_from_spec(spec)
+# alone: the package would import more
+spec = importlib.util.spec_from_file_location('ops', sys.argv[1], submodule_search_locations=[sys.argv[2]])
+ops = sys.modules['ops'] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(ops)
 assert not ops.compiled()
 ops.install()
@@ -263,7 +259,7 @@ type(module).__getattr__ = lambda self, name: asked.add(name) or look_up(self, n
 import mmcv.ops
 asked = {name for name in asked if not name.startswith('_')}
 assert len(asked) > 100
-assert ops.in_use() == {name: 'torchvision' if name in ops.OPERATORS else 'unavailable' for name in asked}
+assert ops.in_use() == {name: 'torch' if name in ops.OPERATORS else 'unavailable' for name in asked}
 boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 4], [30, 30, 40, 40]])
 scores, classes = torch.tensor([0.6, 0.9, 0.8, 0.7]), torch.tensor([0, 1, 1, 1])
 assert mmcv.ops.nms(boxes, scores, 0.45)[1].tolist() == [1, 3]  # box 1 covers 0.8 of box 0 and twice box 2
@@ -277,60 +273,152 @@ ramp = torch.arange(8.).expand(1, 1, 8, 8)  # a plane is averaged to its value a
 pooled = mmcv.ops.RoIAlign((1, 2), 1.0, 0, 'avg', aligned=False)(ramp, torch.tensor([[0, 1., 1, 5, 5]]))
 assert pooled.flatten().tolist() == [2., 4.]
 try:
-    mmcv.ops.deform_conv2d(torch.rand(1, 1, 5, 5), torch.rand(1, 18, 3, 3), torch.rand(1, 1, 3, 3))
+    mmcv.ops.tin_shift(torch.rand(1, 1, 4, 2, 2), torch.zeros(1, 1, dtype=torch.int))
 except NotImplementedError as error:
-    assert 'deform_conv_forward' in str(error) and '--no-build-isolation' in str(error), error
+    assert 'tin_shift_forward' in str(error) and '--no-build-isolation' in str(error), error
 else:
-    raise AssertionError('deform_conv2d ran')
+    raise AssertionError('tin_shift ran')
 '''
 
 
-@pytest.mark.skipif(ops.compiled(), reason='this mmcv brings compiled operators')
+@pytest.mark.skipif(operators.compiled(), reason='this mmcv brings compiled operators')
 def test_mmcv_ops_works_after_install_in_a_fresh_process():
-    result = subprocess.run([sys.executable, '-c', FRESH, ops.__file__], capture_output=True, text=True)
+    package = Path(operators.__file__)
+    command = [sys.executable, '-c', FRESH, str(package), str(package.parent)]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize('folder, compiled, placed, in_use', [
-    ('mmcv', True, False, {'nms': 'compiled', 'nms_match': 'compiled'}),
-    ('lite', False, True, {'nms': 'torchvision', 'nms_match': 'unavailable'}),
-    ('none', False, False, {})])
-def test_install_replaces_nothing_and_imports_nothing(tmp_path, monkeypatch, folder, compiled, placed, in_use):
+@pytest.mark.parametrize('folder, placed, in_use', [
+    ('mmcv', operators.WithCare, {'nms': 'compiled', 'nms_match': 'compiled', 'tin_shift': 'compiled'}),
+    ('lite', operators.StandIn, {'nms': 'torch', 'nms_match': 'torch', 'tin_shift': 'unavailable'}),
+    ('none', type(None), {})])
+def test_install_imports_nothing(tmp_path, monkeypatch, folder, placed, in_use):
     if folder == 'none':
         monkeypatch.setitem(sys.modules, 'mmcv', None)  # as if it were not installed
     else:
-        monkeypatch.delitem(sys.modules, 'mmcv', raising=False)
-        monkeypatch.syspath_prepend(tmp_path)
+        fake_mmcv(tmp_path, monkeypatch, "raise AssertionError('it was loaded')" if folder == 'mmcv' else None)
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
-    (tmp_path / 'mmcv/ops').mkdir(parents=True)
-    (tmp_path / 'mmcv/__init__.py').write_text('raise AssertionError("mmcv was imported")')
-    (tmp_path / 'mmcv/ops/nms.py').write_text("ext_module = ext_loader.load_ext(\n    '_ext', ['nms', 'nms_match'])\n")
-    if folder == 'mmcv':
-        (tmp_path / 'mmcv/_ext.py').write_text('')
-    ops.install()
-    assert (ops.compiled(), 'mmcv._ext' in sys.modules, ops.in_use()) == (compiled, placed, in_use)
-    sys.modules.pop('mmcv._ext', None)
+    operators.install()
+    assert isinstance(sys.modules.pop('mmcv._ext', None), placed)
+    assert operators.compiled() == (folder == 'mmcv') and operators.in_use() == in_use
+
+
+def fake_mmcv(folder, monkeypatch, extension):
+    """An mmcv of three operators, which must not be imported; ``extension`` is the code of its compiled module."""
+    (folder / 'mmcv/ops').mkdir(parents=True)
+    (folder / 'mmcv/__init__.py').write_text('raise AssertionError("mmcv was imported")')
+    names = "['nms', 'nms_match', 'tin_shift']"
+    (folder / 'mmcv/ops/nms.py').write_text(f"ext_module = ext_loader.load_ext(\n    '_ext', {names})\n")
+    if extension is not None:
+        (folder / 'mmcv/_ext.py').write_text(extension)
+    monkeypatch.delitem(sys.modules, 'mmcv', raising=False)
+    monkeypatch.syspath_prepend(folder)
+
+
+# --------------------------------------------------------------------------------- compiled operators, with care
+def as_compiled(ours):
+    """``ours`` as a compiled operator behaves: reads memory as if contiguous, one floating dtype, no bfloat16."""
+    parameters = inspect.signature(ours)
+
+    def call(*args, **kwargs):
+        given = parameters.bind(*args, **kwargs).arguments
+        dtypes = {value.dtype for value in given.values() if isinstance(value, torch.Tensor)
+                  and value.is_floating_point()}
+        if len(dtypes) > 1 or torch.bfloat16 in dtypes:
+            raise RuntimeError(f'expected one scalar type, not implemented for BFloat16, found {dtypes}')
+        for name, value in given.items():
+            if isinstance(value, torch.Tensor):
+                strides = torch.empty(value.shape, device='meta').stride()
+                given[name] = torch.as_strided(value, value.shape, strides, value.storage_offset())
+        return ours(**given)
+
+    return call
+
+
+RAW = SimpleNamespace(**{name: as_compiled(ours) for name, ours in operators.OPERATORS.items()})
+CAREFUL = SimpleNamespace(**{name: operators.with_care(getattr(RAW, name), ours)
+                             for name, ours in operators.OPERATORS.items()})
+
+
+@pytest.mark.parametrize('family', [family for family in FAMILIES if 'nms' not in family.__name__])
+def test_with_care_any_layout_gives_the_results_of_contiguous_maps(family):
+    wrong = 0
+    for index, (_, run) in enumerate(itertools.islice(family(torch.Generator().manual_seed(0), 'cpu'), 108)):
+        if index % 7 in (0, 5):  # a sample of the cases
+            expected = run(operators.StandIn(), torch.contiguous_format)
+            for name, results in run(CAREFUL, torch.channels_last).items():
+                torch.testing.assert_close(results, expected[name], rtol=0, atol=1e-4)
+            raw = run(RAW, torch.channels_last)
+            wrong += sum(not torch.allclose(a, b) for name in raw
+                         for a, b in zip(raw[name], expected[name], strict=True))
+    assert wrong or family.__name__ in ('attention_cases', 'focal_loss_cases')  # these take no maps
+
+
+def test_with_care_bfloat16_and_mixed_dtypes_are_float32_inside(mmcv_ops, monkeypatch):
+    """Features in bfloat16 with float32 RoIs, as under autocast: forward, backward, and what is returned."""
+    monkeypatch.setattr(sys.modules['mmcv.ops.roi_align'], 'ext_module', CAREFUL)
+    features = torch.randn(1, 3, 9, 11).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    rois = torch.tensor([[0, 1.37, 2.11, 30.3, 29.7]])
+    pool = mmcv_ops.RoIAlign(3, 0.25, 2)
+    with pytest.raises(RuntimeError, match='BFloat16'):
+        RAW.roi_align_forward(features.detach(), rois, *torch.zeros(3, 1, 3, 3, 3).bfloat16(), 3, 3, 0.25, 2, 1, True)
+    result = pool(features, rois)
+    result.sum().backward()
+    wide = features.detach().float().requires_grad_()
+    expected = pool(wide, rois)
+    expected.sum().backward()
+    assert result.equal(expected.bfloat16()) and features.grad.equal(wide.grad.bfloat16())
+
+    shapes, starts = torch.tensor([[3, 4]]), torch.tensor([0])
+    value, places, weight = torch.rand(1, 12, 2, 4), torch.rand(1, 5, 2, 1, 3, 2), torch.rand(1, 5, 2, 1, 3)
+    attended = CAREFUL.ms_deform_attn_forward(value.bfloat16(), shapes, starts, places, weight, 64)
+    wide = CAREFUL.ms_deform_attn_forward(value.bfloat16().float(), shapes, starts, places, weight, 64)
+    assert attended.dtype == torch.bfloat16 and attended.equal(wide.bfloat16())
+
+
+def test_compiled_operators_are_loaded_when_used_and_unknown_ones_are_left_alone(tmp_path, monkeypatch):
+    fake_mmcv(tmp_path, monkeypatch, "def nms(boxes, scores, iou_threshold, offset):\n"
+                                     "    return boxes.is_contiguous(), boxes.dtype, iou_threshold, offset\n"
+                                     "def tin_shift(x):\n    return x.is_contiguous()\n")
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    operators.install()
+    module = sys.modules.pop('mmcv._ext')
+    boxes = torch.zeros(4, 3, dtype=torch.bfloat16).T
+    assert module.nms(boxes, torch.zeros(3), iou_threshold=0.5, offset=0) == (True, torch.float32, 0.5, 0)
+    assert not module.tin_shift(boxes)
+    with pytest.raises(AttributeError):
+        module.operator('something_else')
 
 
 # ------------------------------------------------------------------------------------------------ the tool, compiled
-@pytest.mark.skipif(ops.compiled(), reason='this mmcv brings compiled operators')
+@pytest.mark.skipif(operators.compiled(), reason='this mmcv brings compiled operators')
 def test_the_tool_says_which_operators_are_in_use(capsys):
     check_ops.main([])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:5]] == [[name, 'torchvision'] for name in OPERATORS]
-    assert lines[5].endswith('others: unavailable') and len(lines) == 6
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    count = len(operators.OPERATORS)
+    assert lines[1:count + 1] == [[name, 'torch'] for name in operators.OPERATORS]
+    assert lines[count + 1][1:] == ['others:', 'unavailable'] and len(lines) == count + 2
 
 
-@pytest.mark.skipif(not ops.compiled(), reason='needs an mmcv with compiled operators, see docs/operators.md')
+@pytest.mark.skipif(not operators.compiled(), reason='needs an mmcv with compiled operators, see docs/operators.md')
 def test_ours_equal_the_compiled_operators():
-    rows = operators.compare()
-    assert {row['operator'] for row in rows} == set(OPERATORS)
+    check_rows(comparison.compare(operators.load_compiled()), at_least=16)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif('MMCV_SOURCE' not in os.environ, reason="MMCV_SOURCE names no folder of mmcv's sources")
+def test_ours_equal_mmcvs_kernels_for_gpus():
+    check_rows(comparison.compare(comparison.build_gpu_kernels(os.environ['MMCV_SOURCE'])), at_least=14)
+
+
+def check_rows(rows, at_least):
+    """Equal but for the order of float32 sums; the largest differences that were seen are in docs/operators.md."""
+    assert len({row['operator'] for row in rows}) >= at_least
     for row in rows:
-        assert row['cases'] >= 90
-        assert row['operator'] == 'nms' and row['scores'] == 'tied' or row['differ'] == 0, row
-        # Measured on x86-64: 0, and 6e-8 for gaussian soft-NMS. A compiler that fuses multiply and add may round
-        # differently elsewhere.
-        assert row['largest'] <= 1e-6, row
+        assert row['cases'] >= 16
+        assert row['operator'] == 'nms' and 'tied' in row['option'] or row['differ'] == 0, row
+        assert row['largest'] <= 1e-3, row
 
 
 @pytest.mark.gpu
@@ -338,13 +426,13 @@ def test_ours_equal_the_compiled_operators():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
 def test_the_gpu_agrees_with_the_cpu(mmcv_ops, dtype):
     generator = torch.Generator().manual_seed(7)
-    boxes, scores = operators.random_boxes(300, generator)
+    boxes, scores = random_boxes(300, generator)
     for offset in (0, 1):
         kept = mmcv_ops.nms(boxes.cuda(), scores.cuda(), 0.55, offset=offset)[1]
         assert kept.is_cuda and kept.cpu().equal(mmcv_ops.nms(boxes, scores, 0.55, offset=offset)[1])
     dets, kept = mmcv_ops.soft_nms(boxes.cuda(), scores.cuda())
     assert kept.is_cuda and dets.cpu().equal(mmcv_ops.soft_nms(boxes, scores)[0])
-    rois = operators.random_rois(40, 2, generator)
+    rois = random_rois(40, 2, generator)
     for mode in ('avg', 'max'):
         results = []
         for device in ('cpu', 'cuda'):

@@ -1,0 +1,86 @@
+"""RoIAlign (He et al. 2017, section 3), as mmcv's operators of the same names."""
+import torch
+from torch import Tensor
+
+from .common import RoIBins, check_rois, each_step, pixel_rows, surrounding, wide
+
+MAX, AVG = 0, 1  # mmcv/ops/roi_align.py: pool_mode
+# A bin's maximum starts here in mmcv's CPU kernel (csrc/pytorch/cpu/roi_align.cpp): an empty bin has this value.
+MAX_STARTS_AT = -10000.
+
+
+@torch.no_grad()
+def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+                      aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                      pool_mode: int, aligned: bool) -> None:
+    """RoIAlign; computes in float32 whatever half precision the tensors have.
+
+    Args:
+        input: (N, C, H, W) features.
+        rois: (n, 5) as image index, x1, y1, x2, y2, in pixels of the image.
+        output: (n, C, aligned_height, aligned_width), receives the result.
+        argmax_y, argmax_x: as ``output``, receive where each maximum lies (feature coordinates); unused with AVG.
+        spatial_scale: feature pixels per image pixel.
+        sampling_ratio: samples per bin and direction; 0: as many as the bin has feature pixels, rounded up.
+        pool_mode: MAX or AVG over a bin's samples.
+        aligned: whether pixel centres lie at half-integers; if not, RoIs are at least one feature pixel wide.
+    Raises:
+        ValueError: devices differ or, on the CPU only, an RoI is not finite, has a negative size or names no image.
+    """
+    check_rois('roi_align_forward', rois, len(input), aligned, input=input, output=output)
+    dtype = wide(input)
+    size = (aligned_height, aligned_width)
+    if pool_mode == MAX:
+        bins = RoIBins(rois.to(dtype), size, spatial_scale, sampling_ratio, aligned)
+        for target, result in zip((output, argmax_y, argmax_x), _maxima(input.to(dtype), bins), strict=True):
+            target.copy_(result.permute(0, 3, 1, 2))
+        return
+    import torchvision.ops  # noqa: F401  (registers the operator)
+    output.copy_(torch.ops.torchvision.roi_align(input.to(dtype), rois.to(dtype), spatial_scale, *size,
+                                                 sampling_ratio, aligned))
+
+
+@torch.no_grad()
+def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
+                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                       pool_mode: int, aligned: bool) -> None:
+    """Adds the gradient with respect to RoIAlign's features to ``grad_input``; other arguments and errors as above."""
+    check_rois('roi_align_backward', rois, len(grad_input), aligned, grad_output=grad_output, grad_input=grad_input)
+    dtype = wide(grad_output)
+    if pool_mode == MAX:
+        grad_input.add_(_maxima_backward(grad_output.to(dtype), rois[:, 0].long(), argmax_y.to(dtype),
+                                         argmax_x.to(dtype), grad_input.shape))
+        return
+    import torchvision.ops  # noqa: F401  (registers the operator)
+    grad_input.add_(torch.ops.torchvision._roi_align_backward(
+        grad_output.to(dtype), rois.to(dtype), spatial_scale, aligned_height, aligned_width, *grad_input.shape,
+        sampling_ratio, aligned))
+
+
+def _maxima(features: Tensor, bins: RoIBins) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest sample of each bin and where it lies in y and x, (n, height, width, C) each; -1 in an empty bin."""
+    pixels, plane = pixel_rows(features), features.shape[2] * features.shape[3]
+    best = features.new_full((len(bins.image), *bins.size, features.shape[1]), MAX_STARTS_AT)
+    best_y, best_x = torch.full_like(best, -1), torch.full_like(best, -1)
+    for row, column, which in each_step(bins.counts):
+        y = bins.place(0, row, which)[:, :, None].expand(-1, -1, bins.size[1])
+        x = bins.place(1, column, which)[:, None, :].expand(-1, bins.size[0], -1)
+        index, weight = surrounding(y, x, features.shape[2:])
+        index = index + (bins.image[which] * plane)[:, None, None]
+        value = sum(weight[corner, ..., None] * pixels[index[corner]] for corner in range(4))
+        larger = value > best[which]
+        for kept, new in ((best, value), (best_y, y[..., None]), (best_x, x[..., None])):
+            kept[which] = torch.where(larger, new, kept[which])
+    return best, best_y, best_x
+
+
+def _maxima_backward(grad: Tensor, image: Tensor, y: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
+    """Each bin's gradient goes to the four pixels around its maximum."""
+    index, weight = surrounding(y, x, shape[2:])
+    weight = weight * (y != -1)
+    plane = image[:, None] * shape[1] + torch.arange(shape[1], device=image.device)
+    plane = (plane * shape[2] * shape[3])[..., None, None]
+    total = grad.new_zeros(shape)
+    for corner in range(4):
+        total.view(-1).index_add_(0, (index[corner] + plane).flatten(), (grad * weight[corner]).flatten())
+    return total
