@@ -2,4 +2,4 @@
 # model.backbone.step names another step; from inverted_bottleneck on, the widths are these.
 _base_ = './mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py'
 
-model = dict(backbone=dict(_delete_=True, type='RoadmapNet', step='kernel_7', drop_path_rate=0.4))
+model = dict(backbone=dict(_delete_=True, type='RoadmapNet', step='kernel_7', drop_path_rate=0.4, channels_last=True))

@@ -89,7 +89,7 @@ def benchmark_backbone(setting: BackboneSetting) -> dict:
     if setting.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('benchmark backbone: --device cuda needs a GPU, and torch sees none; use --device cpu')
     torch.manual_seed(0)
-    ours = ConvNeXt(setting.arch, output_norm=False, layer_scale_init_value=0.5).eval()
+    ours = ConvNeXt(setting.arch, output_norm=False, layer_scale_init_value=0.5, channels_last=True).eval()
     nets = {'ours': ours, 'ours, folded': fold_for_inference(ours)}
     peers = build_peers(ours, setting.arch)
     wanted = peers if setting.peers is None else setting.peers

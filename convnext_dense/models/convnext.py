@@ -1,7 +1,7 @@
 """ConvNeXt V1 and V2 as a dense-prediction backbone: the block and the network.
 
 Papers: "A ConvNet for the 2020s" (V1) and "ConvNeXt V2" (V2). Parameter names and results are those of the
-official repositories. Maps are (N, C, H, W) tensors in channels-last memory from the stem to the outputs, so
+official repositories. Maps are (N, C, H, W) tensors in channels-last memory from the stem to the output norms, so
 the channel-wise layers (LayerNorm, linear, GELU, GRN) work on (N, H, W, C) views without any copy.
 """
 from collections.abc import Sequence
@@ -79,6 +79,8 @@ class ConvNeXt(BaseModule):
         output_norm: whether every returned map has its own LayerNorm, ``norm{i}``.
         gap_before_final_norm: False; mmpretrain's True makes a classifier.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
+        channels_last: return the maps in channels-last memory, without a copy, as our recipes do. The default is a
+            contiguous copy of each, which any head can take: some of mmdet and mmseg call ``.view`` on their input.
         init_cfg: mmengine's; weights start as the official ones without it.
 
     Raises:
@@ -90,7 +92,7 @@ class ConvNeXt(BaseModule):
                  linear_pw_conv: bool = True, use_grn: bool = False, drop_path_rate: float = 0.0,
                  layer_scale_init_value: float | None = None, out_indices: int | Sequence[int] = (0, 1, 2, 3),
                  frozen_stages: int = 0, output_norm: bool = True, gap_before_final_norm: bool = False,
-                 with_cp: bool = False, init_cfg: dict | list | None = None):
+                 with_cp: bool = False, channels_last: bool = False, init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
         self.depths, self.dims = parse_arch(arch)
         self.out_indices = parse_out_indices(out_indices)
@@ -104,6 +106,7 @@ class ConvNeXt(BaseModule):
         self.in_channels = in_channels
         self.frozen_stages = max(frozen_stages, 0)  # -1 is how mmdet's backbones say none
         self.with_cp = with_cp
+        self.channels_last = channels_last
         if layer_scale_init_value is None:
             layer_scale_init_value = 0.0 if use_grn else 1e-6
 
@@ -127,7 +130,7 @@ class ConvNeXt(BaseModule):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, in_channels, H, W) to maps (N, dims[i], H / stride, W / stride), rounded down, in channels-last."""
+        """(N, in_channels, H, W) to maps (N, dims[i], H / stride, W / stride), rounded down."""
         check_input(self, x)
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
@@ -140,7 +143,7 @@ class ConvNeXt(BaseModule):
                     x = block(x)
             if i in self.out_indices:
                 maps.append(getattr(self, f'norm{i}')(x))
-        return tuple(maps)
+        return tuple(maps if self.channels_last else [x.contiguous() for x in maps])
 
     def freeze(self) -> None:
         """Fix the parameters of the first ``frozen_stages`` stages and put them in eval mode."""

@@ -136,6 +136,7 @@ class RoadmapNet(BaseModule):
         out_indices: stages (0 to 3, rising) whose maps are returned; later stages are not built.
         output_norm: whether the maps of steps whose blocks end without a norm (``fewer_norms`` and later) get
             a norm of the step's kind, ``norm{i}``; earlier steps have none, as ResNet has none.
+        channels_last: as of `ConvNeXt`.
         init_cfg: mmengine's.
         regime: 'resnet50' (to ConvNeXt-T) or 'resnet200' (to ConvNeXt-B).
 
@@ -145,7 +146,7 @@ class RoadmapNet(BaseModule):
 
     def __init__(self, step: str, in_channels: int = 3, drop_path_rate: float = 0.0,
                  out_indices: int | Sequence[int] = (0, 1, 2, 3), output_norm: bool = True,
-                 init_cfg: dict | list | None = None, regime: str = 'resnet50'):
+                 channels_last: bool = False, init_cfg: dict | list | None = None, regime: str = 'resnet50'):
         super().__init__(init_cfg)
         if regime not in REGIMES:
             raise ValueError(f'unknown roadmap regime {regime!r}, expected {" or ".join(REGIMES)}')
@@ -156,6 +157,7 @@ class RoadmapNet(BaseModule):
         self.step = spec = steps[step]
         self.out_indices = parse_out_indices(out_indices)
         self.in_channels = in_channels
+        self.channels_last = channels_last
         self.min_size = 4 * 2 ** self.out_indices[-1]
         stem_dim = spec.width
         widths = [spec.width * 2 ** i * (EXPANSION if spec.inverted else 1) for i in range(4)]
@@ -192,7 +194,7 @@ class RoadmapNet(BaseModule):
             x = stage(x)
             if i in self.out_indices:
                 maps.append(getattr(self, f'norm{i}')(x))
-        return tuple(maps)
+        return tuple(maps if self.channels_last else [x.contiguous() for x in maps])
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """As `ConvNeXt.get_layer_depth`; the stem is ``downsample_layers.0`` at every step."""

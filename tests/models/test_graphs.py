@@ -83,7 +83,7 @@ def map_copies(net, x, backward: bool) -> list[str]:
 @V1_V2
 def test_profiler_sees_no_layout_copy(options, figure):
     """From the stem to the outputs, forward: the image's own conversion to channels-last and nothing else."""
-    net = small(**options)
+    net = small(**options, channels_last=True)
     x = torch.randn(5, 3, 64, 96)  # five samples: no weight has a leading dimension of five
     with torch.no_grad():
         assert set(map_copies(net, x, backward=False)) <= {f'{op} [5, 3, 64, 96]' for op in
@@ -96,7 +96,7 @@ def test_profiler_sees_no_layout_copy(options, figure):
 
 def test_profiler_sees_no_layout_copy_in_training():
     """Backward: only the zero padding that the depthwise weight gradient starts from, one per block."""
-    net = small()
+    net = small(channels_last=True)
     x = torch.randn(5, 3, 64, 96).contiguous(memory_format=torch.channels_last)
     copies = [line for line in map_copies(net, x, backward=True) if line.startswith('aten::copy_')]
     assert len(copies) == sum(net.depths)
@@ -105,7 +105,7 @@ def test_profiler_sees_no_layout_copy_in_training():
 REORDERS = '''
 import torch
 from convnext_dense.models import ConvNeXt
-net = ConvNeXt(dict(depths=[1, 1, 1, 1], channels=[16, 32, 48, 64])).eval()
+net = ConvNeXt(dict(depths=[1, 1, 1, 1], channels=[16, 32, 48, 64]), channels_last=True).eval()
 x = torch.randn(5, 3, 64, 96).contiguous(memory_format=torch.channels_last)
 with torch.no_grad():
     net(x)
@@ -153,7 +153,7 @@ def test_models_and_optim_import_torch_and_mmengine_only(repo_root):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @V1_V2
 def test_gpu_computes_what_the_cpu_does(options):
-    net = small(**options)
+    net = small(**options, channels_last=True)
     x = torch.randn(2, 3, 100, 164)
     expected = [m.detach() for m in net(x)], gradients(net, x)
     net.cuda()
@@ -175,6 +175,6 @@ def test_gpu_half_precision_is_close_and_copies_no_map(dtype):
         with torch.autocast('cuda', dtype):
             for a, b in zip(net(x), expected, strict=True):
                 assert relative_error(a.float(), b) < (0.05 if dtype == torch.bfloat16 else 0.01)
-        half = small().cuda().to(dtype)
+        half = small(channels_last=True).cuda().to(dtype)
         copies = [line for line in map_copies(half, x.to(dtype), backward=False) if 'contiguous' not in line]
     assert copies == []

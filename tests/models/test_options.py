@@ -181,11 +181,28 @@ def test_sizes_not_divisible_by_32_round_down(height, width):
     assert all(torch.equal(a, b) for a, b in zip(maps, cropped, strict=True))
 
 
-def test_memory_layout_of_the_input_does_not_matter():
-    net = small().eval()
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_memory_layout_of_the_input_does_not_matter(channels_last):
+    net = small(channels_last=channels_last).eval()
     x = image(2, 3, 64, 96)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     for a, b in zip(net(x), net(x.contiguous(memory_format=torch.channels_last)), strict=True):
-        assert torch.equal(a, b) and a.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(a, b) and a.is_contiguous(memory_format=layout)
+
+
+def test_default_maps_suit_heads_that_view_them():
+    """As mmseg's DMHead and mmdet's CenterNetHead do; the gradient is the same either way."""
+    x, grads = image(2, 3, 64, 96), []
+    for channels_last in (False, True):
+        net = small(channels_last=channels_last)
+        maps = net(x)
+        if channels_last:
+            with pytest.raises(RuntimeError, match='view size is not compatible'):
+                maps[0].view(2, -1)
+            maps = [m.contiguous() for m in maps]
+        sum(m.view(2, -1).square().sum() for m in maps).backward()
+        grads.append([p.grad for p in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 def test_plain_stages_are_what_the_norms_see():

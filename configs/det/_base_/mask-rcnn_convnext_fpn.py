@@ -13,6 +13,7 @@ model = dict(
         type='ConvNeXt',
         layer_scale_init_value=1.0,
         out_indices=(0, 1, 2, 3),
+        channels_last=True,
         init_cfg=dict(type='Pretrained')),
     neck=dict(type='FPN', out_channels=256, num_outs=5),
     rpn_head=dict(

@@ -14,6 +14,7 @@ model = dict(
         type='ConvNeXt',
         layer_scale_init_value=1.0,
         out_indices=(0, 1, 2, 3),
+        channels_last=True,
         init_cfg=dict(type='Pretrained')),
     decode_head=dict(
         type='FastUPerHead',
