@@ -196,6 +196,7 @@ BOTH_ONLY = [
     ('visualizer.**', ANY, 'the log'),
     ('log_processor.**', ANY, 'the log'),
     ('default_scope', ANY, 'mmengine: the package that types belong to'),
+    ('model.backbone.channels_last', True, 'memory layout; the numbers are the same'),
 ]
 OURS_ONLY = {
     'det': [
