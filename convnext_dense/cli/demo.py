@@ -1,4 +1,4 @@
-"""The main job in minutes on a CPU: make data, train and evaluate a detector and a segmenter, show both on a page."""
+"""Generate data, train and evaluate a detector and a segmentor on it, and write a report: minutes on a CPU."""
 import argparse
 import json
 import shutil
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train_and_test(task: str, config: str, data_root: Path, work_dir: Path, smoke: bool) -> dict[str, float]:
-    """Train and evaluate one config with the tools that a user calls, in processes of their own; the metrics."""
+    """Train and evaluate one config with the command-line tools, in processes of their own; returns the metrics."""
     shutil.rmtree(work_dir, ignore_errors=True)  # an earlier demo's
     options = ['--cfg-options', *SMOKE_OPTIONS[config]] if smoke else []
     announce(f'{task}: training {config}')
@@ -71,7 +71,7 @@ def train_and_test(task: str, config: str, data_root: Path, work_dir: Path, smok
 
 
 def call(name: str, *args) -> None:
-    """Run another command; its output goes where ours goes.
+    """Run another command; its output is shown.
 
     Raises:
         UserError: the command failed.

@@ -1,12 +1,12 @@
-"""Predict images and videos: pictures, and results that a program can read.
+"""Predict images and videos: pictures, label maps and COCO json.
 
-Name a config and its trained weights, or one published row (docs/recipes.md) in place of both:
+Name a config and its trained weights, or a model-zoo entry (docs/recipes.md):
 
   python tools/predict.py CONFIG.py CHECKPOINT INPUT... --out DIR
-  python tools/predict.py ROW INPUT... --out DIR
+  python tools/predict.py ENTRY INPUT... --out DIR
 
-An INPUT is an image, a video, a folder or a glob in quotes. Files that cannot be read are reported and skipped; the
-exit status is then 1.
+An INPUT is an image, a video, a folder or a glob in quotes. Files that cannot be predicted are reported and skipped;
+the exit status is then 1.
 """
 import argparse
 import sys
@@ -18,7 +18,8 @@ from ..mm.device import use_device
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model_and_inputs', nargs='+', metavar='ARG', help='CONFIG CHECKPOINT INPUT... or ROW INPUT...')
+    parser.add_argument('model_and_inputs', nargs='+', metavar='ARG',
+                        help='CONFIG CHECKPOINT INPUT... or ENTRY INPUT...')
     parser.add_argument('--out', default='predictions', metavar='DIR', help='folder for results (default: %(default)s)')
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='detections below this score are neither drawn nor written (default: %(default)s)')
@@ -31,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.model, args.inputs = args.model_and_inputs[:models], args.model_and_inputs[models:]
     if not args.inputs:
         raise UserError(f'nothing to predict after {" ".join(args.model)}: expected CONFIG CHECKPOINT INPUT..., or the '
-                        'name of a published row and INPUT...')
+                        'name of a model-zoo entry and INPUT...')
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
         raise UserError(f'--batch-size {args.batch_size} and --score-thr {args.score_thr:g}: expected at least 1, and '
                         'a score from 0 to 1')

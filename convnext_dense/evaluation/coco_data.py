@@ -20,7 +20,7 @@ REQUIRED = {'images': ('id', 'height', 'width'), 'categories': ('id', 'name'),
 def load_ground_truth(ann_file: str, backend_args: dict | None = None, annotated: bool = True) -> COCO:
     """Read a COCO json file into the index that mmdet and pycocotools work with.
 
-    Annotations without ``iscrowd`` are no crowds. Where an annotation id is 0, which pycocotools takes for "no
+    Annotations without ``iscrowd`` are no crowds. Where an annotation id is 0, which pycocotools reads as "no
     match", or appears twice, all are renumbered, since both would be scored wrongly without a warning.
 
     Args:
@@ -61,7 +61,7 @@ def index(coco, content: dict) -> None:
 
 @contextlib.contextmanager
 def silent():
-    """Swallow what is printed meanwhile; pycocotools has no other way to be quiet."""
+    """Suppress what is printed; pycocotools has no option for that."""
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
@@ -160,7 +160,7 @@ def write_detections(detections: dict[str, list[dict]], prefix: str) -> dict[str
 
 def _check(ann_file: str, content, annotated: bool) -> None:
     if not isinstance(content, dict):
-        raise UserError(f'{ann_file}: expected COCO ground truth, a json object with {few(REQUIRED)}, found a '
+        raise UserError(f'{ann_file}: expected COCO ground truth, a JSON object with {few(REQUIRED)}, found a '
                         f'{type(content).__name__}: name the annotations, not a result file')
     for key, fields in REQUIRED.items():
         if key not in content and (annotated or key != 'annotations'):
@@ -186,7 +186,7 @@ def _check_images(predicted: list, coco: COCO, ann_file: str) -> None:
 
 
 def _bytes_as_text(value):
-    """json's way out for the counts of a compressed run-length encoding."""
+    """Convert the counts of a compressed run-length encoding for json."""
     if isinstance(value, bytes):
         return value.decode('ascii')
     raise TypeError(f'{type(value).__name__} in a detection, which json cannot write')

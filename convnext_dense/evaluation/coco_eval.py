@@ -23,7 +23,7 @@ RECALLS = np.linspace(0, 1, 101)  # pycocotools' Params.recThrs, where precision
 
 @dataclass(frozen=True)
 class CocoEvaluation:
-    """The curves of one evaluation, of which every AP and AR is a mean.
+    """Precision and recall of one evaluation, of which every AP and AR is a mean.
 
     Attributes:
         precision: (IoU thresholds, 101 recalls, categories, areas, max_dets); -1 where there is no ground truth.
@@ -107,13 +107,13 @@ def evaluate(coco_gt: COCO, detections: list[dict], iou_type: str, *, backend: s
              iou_thrs: Sequence[float] = IOU_THRS, use_cats: bool = True) -> CocoEvaluation:
     """Match detections to ground truth by COCO's rules.
 
-    Both backends give the same to the last bit but for rounding of the means; zeros where there is no detection.
+    Both backends give the same numbers up to the rounding of means; zeros where there is no detection.
 
     Args:
         coco_gt: ground truth, an index of pycocotools or mmdet.
         detections: COCO results: ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in
             pixels) or ``segmentation`` (a compressed run-length encoding). Left as they are.
-        iou_type: 'bbox' or 'segm'. The area of a mask is the number of its pixels, whatever its box is.
+        iou_type: 'bbox' or 'segm'. The area of a mask is the number of its pixels, not that of its box.
         backend: 'faster' or 'pycocotools'.
         cat_ids: categories that count; None is all.
         max_dets: best detections per image and category that count.
@@ -149,7 +149,7 @@ def mask_areas(masks: list[dict]) -> np.ndarray:
 
 @contextlib.contextmanager
 def without_garbage_collection():
-    """Spare Python the search for cycles among the many dicts of an evaluation: there are none, and it takes long."""
+    """Switch the garbage collector off: an evaluation makes many dicts without cycles, which take long to search."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -170,9 +170,9 @@ def _pycocotools(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOev
 
 
 class UnindexedResults(FasterCOCO):
-    """COCO results, all of which are evaluated: with nothing to look up, no index is built.
+    """COCO results, all of which are evaluated; without an index.
 
-    Those of other images and categories lie in cells that no evaluation visits.
+    Results of other images and categories are never evaluated.
     """
 
     def __init__(self, results: list[dict], images: dict[int, dict]):
@@ -187,12 +187,12 @@ class UnindexedResults(FasterCOCO):
 
 
 def _faster(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOeval_faster:
-    """What faster-coco-eval's loadRes does, with all areas at once and no index, box or mask that nobody reads."""
+    """As faster-coco-eval's loadRes, with all areas at once and without indices, boxes and masks that are not used."""
     if iou_type == 'bbox':
         areas = [detection['bbox'][2] * detection['bbox'][3] for detection in detections]
     else:
         areas = mask_areas([detection['segmentation'] for detection in detections]).tolist()
-    # a mask is compared only where its image has ground truth of its category; elsewhere its area says enough
+    # a mask is compared only where its image has ground truth of its category; elsewhere its area is enough
     compared = {(ann['image_id'], ann['category_id']) for ann in coco_gt.dataset['annotations']}
     results = []
     for number, (detection, area) in enumerate(zip(detections, areas, strict=True), 1):

@@ -27,12 +27,12 @@ class FastCocoMetric(CocoMetric):
     - What has no ground truth (a class, a size) is nan, where mmdet has -1, and is named in the log.
     - AP by class has a key for boxes and one for masks, ``bbox_person_precision`` and ``segm_person_precision``; in
       mmdet the second overwrites the first.
-    - ``AR@N`` names the real ``proposal_nums``; mmdet writes 100, 300 and 1000 whatever they are.
+    - ``AR@N`` names the actual ``proposal_nums``; mmdet always writes 100, 300 and 1000.
     - Unknown images, labels beyond the classes, scores and boxes that are not finite, masks of another size than the
       image and annotation files that lack a key are a `UserError`, those of predictions at the first image.
 
     Args:
-        ann_file: COCO ground truth; None takes what the data set's samples carry.
+        ann_file: COCO ground truth; None takes the annotations in the data set's samples.
         metric: of 'bbox', 'segm', 'proposal' and 'proposal_fast', one or a list.
         backend: 'faster' (faster-coco-eval) or 'pycocotools', the slow reference.
         sort_categories: take the categories in the order of their ids, not of the file.
@@ -103,7 +103,7 @@ class FastCocoMetric(CocoMetric):
         return {**files, 'proposal': files['bbox']}
 
     def _collect_ground_truth(self, truths: Sequence[dict]):
-        """Index of the ground truth that came with the samples; its json stays where ``outfile_prefix`` says."""
+        """Index of the ground truth in the samples; its JSON file is kept where ``outfile_prefix`` says."""
         with TemporaryDirectory() as folder:
             file = self.gt_to_coco_json(truths, self.outfile_prefix or str(Path(folder) / 'results'))
             return load_ground_truth(file, annotated=False)
@@ -127,7 +127,7 @@ class FastCocoMetric(CocoMetric):
         metrics |= {f'{metric}_{item}': _rounded(stats[item]) for item in items}
         print_log(f'{metric}_mAP_copypaste: ' + ' '.join(f'{stats[name]:.3f}' for name in list(stats)[:6]),
                   logger='current')
-        self._say_what_is_absent(result)
+        self._warn_about_absent(result)
         return metrics
 
     def _classwise(self, metric: str, result: CocoEvaluation) -> dict[str, float]:
@@ -150,12 +150,12 @@ class FastCocoMetric(CocoMetric):
         print_log(''.join(f'\n{name}\t{value:.4f}' for name, value in metrics.items()), logger='current')
         return metrics
 
-    def _say_what_is_absent(self, result: CocoEvaluation) -> None:
+    def _warn_about_absent(self, result: CocoEvaluation) -> None:
         absent = result.without_ground_truth()
         if absent:
             names = few([self._coco_api.cats[category]['name'] for category in absent])
             print_log(f'{len(absent)} of {len(self.cat_ids)} classes have no object in {self.ann_file} ({names}): '
-                      'their AP is nan and no part of the means', logger='current', level=logging.WARNING)
+                      'their AP is nan and not part of the means', logger='current', level=logging.WARNING)
 
     def _item_names(self) -> list[str]:
         """What ``metric_items`` may name."""

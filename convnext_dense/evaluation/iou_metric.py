@@ -131,7 +131,7 @@ class FastIoUMetric(IoUMetric):
         return counts
 
     def _forget(self) -> None:
-        """Start counting anew: the sum, its newest part, and how many samples it is of."""
+        """Reset the counts: the sum, its newest part, and the number of samples."""
         self._counts = self._newest = None
         self._samples = 0
 

@@ -10,18 +10,19 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class InstanceTTAModel(BaseTTAModel):
-    """Mask R-CNN and its kin, Cascade included, on several scaled and flipped views of each image.
+    """Mask R-CNN and Cascade Mask R-CNN on several scaled and flipped views of each image.
 
-    Every view has proposals, scores and boxes of its own; the boxes of all views, back in the image, go through one
-    non-maximum suppression with the detector's own settings. The masks of the boxes that remain are predicted in
-    every view, flipped back and averaged before they are pasted. One view without a flip is plain inference.
+    Proposals, scores and boxes are predicted in every view. The boxes of all views, mapped back to the image, go
+    through one non-maximum suppression with the detector's settings. The masks of the boxes that are kept are
+    predicted in every view, flipped back and averaged before they are pasted. One view without a flip is plain
+    inference.
 
     mmdet's DetTTAModel merges boxes only. Arguments are BaseTTAModel's.
     """
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list:
-        """Data samples with merged ``pred_instances``, one an image.
+        """Data samples with merged ``pred_instances``, one per image.
 
         Args:
             data: of mmcv's TestTimeAug: ``inputs`` and ``data_samples``, each a list over views of lists over images.
@@ -39,7 +40,7 @@ class InstanceTTAModel(BaseTTAModel):
                                  for index, sample in enumerate(data['data_samples'][0])])
 
     def merge_preds(self, data_samples_list: list[tuple]) -> list:
-        """Samples with merged predictions, from (sample, views) an image; a view is (features of its batch, its
+        """Samples with merged predictions, from one (sample, views) per image; a view is (features of its batch, its
         metainfo, its boxes of all classes, index of the image in the batch)."""
         for sample, views in data_samples_list:
             boxes = torch.cat([unflip_boxes(found.bboxes, meta) for _, meta, found, _ in views])

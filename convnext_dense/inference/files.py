@@ -1,4 +1,4 @@
-"""Predicting many files: batches of images and frames, results as they come, broken files reported and skipped."""
+"""Predict many files: batches of images and frames; files that cannot be predicted are reported and skipped."""
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -31,7 +31,7 @@ class Job:
 
 def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output, batch_size: int = 1
                   ) -> list[tuple[Input, str]]:
-    """Predict every file and write its results; files that cannot be read are skipped.
+    """Predict every file and write its results; files that cannot be predicted are skipped.
 
     Returns:
         (file, reason) of what was skipped.
@@ -49,7 +49,7 @@ def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output,
 
 def _read(predictor: Predictor, inputs: Sequence[Input], pictures: bool, skipped: list[tuple[Input, str]]
           ) -> Iterator[Job]:
-    """Every image and frame that can be read; the others' files go to `skipped`."""
+    """Every image and frame that can be predicted; the other files are added to `skipped`."""
     for source in inputs:
         try:
             if source.is_video:

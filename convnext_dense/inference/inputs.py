@@ -1,4 +1,4 @@
-"""What a user wants predicted: images and videos from files, folders and globs, each with a name of its own."""
+"""The inputs of a prediction: images and videos from files, folders and globs, each with a unique name."""
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -100,7 +100,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def frame_count(path: Path) -> int:
-    """Number of frames that a video's header promises, 0 where there is none; decoding may give fewer or more."""
+    """Number of frames according to a video's header, 0 where it does not say; decoding may give fewer or more."""
     return max(0, int(_property(path, cv2.CAP_PROP_FRAME_COUNT)))
 
 

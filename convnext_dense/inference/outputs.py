@@ -23,9 +23,9 @@ SAVE_SECONDS = 30  # between two savings of predictions.json, or 20 times as lon
 
 
 class Output:
-    """A folder of results; use it as a context manager, so that what was done is written whatever happens.
+    """A folder of results; use it as a context manager, so that finished results are written after an error, too.
 
-    ``predictions.json`` is also saved from time to time, so that little is lost when the process is killed.
+    ``predictions.json`` is also saved from time to time, so that a killed process loses little.
 
     - ``predictions.json``: ``images`` (id, file_name, width, height; frame of a video), ``categories`` (id, name,
       colour) and, for detection, ``annotations`` in COCO's format with score and run-length masks.

@@ -58,10 +58,10 @@ class Predictor:
     """A trained model, ready for images.
 
     Args:
-        config: a config file, one of the package (``det/...``), a loaded Config, or the name of a published row
-            (docs/recipes.md), whose fine-tuned weights are then fetched.
-        checkpoint: trained weights: a file, a URL or a name of the zoo; not needed with a row's name. A loaded Config
-            without them keeps random weights, for measurements.
+        config: a config file, one of the package (``det/...``), a loaded Config, or the name of a
+            model-zoo entry (docs/recipes.md), whose fine-tuned weights are then downloaded.
+        checkpoint: trained weights: a file, a URL or a name of the zoo; not needed with a model-zoo entry. A
+            loaded Config without them keeps random weights, for measurements.
         device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
         cfg_options: ``key=value`` strings that change the config, as of the tools.
 
@@ -71,7 +71,8 @@ class Predictor:
         palette: RGB colour of every class.
 
     Raises:
-        UserError: no such config, row or GPU, or weights that do not fit the model completely.
+        UserError: no such config, model-zoo entry or GPU, weights that do not fit the model completely, or another
+            number of class names than the model predicts.
     """
 
     def __init__(self, config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
@@ -115,7 +116,7 @@ class Predictor:
             `Detections` or `Segmentation`, at the size of the image.
 
         Raises:
-            UserError: an image cannot be read, or an array is something else.
+            UserError: an image cannot be read or prepared, or an array is no image.
         """
         single = isinstance(images, str | os.PathLike | np.ndarray)
         images = [images] if single else list(images)
@@ -130,7 +131,7 @@ class Predictor:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise UserError(f'an array of shape {image.shape} and type {image.dtype} is no image to predict: '
                                 'expected RGB, uint8 (H, W, 3)')
-            # MM pipelines hold images as BGR
+            # MM pipelines work on BGR
             name, read = 'an array', self.read_array(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
         else:
             name = os.fspath(image)

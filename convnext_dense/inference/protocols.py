@@ -93,9 +93,9 @@ def use_det_tta(cfg: Config, ratios: Sequence[float] = TTA_RATIOS, flip: bool = 
 
 
 def use_soft_nms(cfg: Config) -> None:
-    """Let overlapping boxes lose score instead of being dropped (linear soft-NMS), in the detector's last stage.
+    """Lower the scores of overlapping boxes instead of suppressing them (linear soft-NMS) in the last stage.
 
-    The overlap from which that happens stays the config's, and so does the lowest score to keep.
+    The IoU threshold and the lowest score to keep are the config's.
 
     Raises:
         UserError: no two-stage detector.

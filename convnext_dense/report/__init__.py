@@ -1,4 +1,4 @@
-"""One HTML page that explains a trained model's results: `write_report` makes it."""
+"""`write_report`: one HTML page about the results of a trained model."""
 from .writing import write_report
 
 __all__ = ['write_report']

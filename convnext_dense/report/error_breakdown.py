@@ -1,8 +1,8 @@
-"""What costs a detector its AP: the error types of TIDE, each with the AP that fixing it would bring.
+"""The error types of TIDE, each with the AP that a detector would gain without errors of that type.
 
 Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
-sections 2.2 and 2.3; where the paper leaves a choice (which type comes first, several detections that could be fixed
-to the same object), it is made as in the authors' package tidecv, which a test compares with.
+sections 2.2 and 2.3; where the paper leaves a choice (precedence of the types, several detections that could be fixed
+to the same object), it follows the authors' package tidecv, with which a test compares.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +20,7 @@ MEANINGS = {
     'Both': 'wrong class, IoU from 0.1 to 0.5',
     'Dupe': 'a second detection of an object',
     'Bkg': 'nothing there, IoU below 0.1',
-    'Miss': 'an object that nothing was found for',
+    'Miss': 'an object without any detection',
     'FP': 'all false positives',
     'FN': 'all objects without a match',
 }
@@ -46,7 +46,7 @@ class _ClassifiedDetections:
 
 
 def error_breakdown(images: Sequence[ImageOverlaps], num_classes: int) -> ErrorBreakdown | None:
-    """Sort every error into a type and measure what each type costs.
+    """Classify every error, and compute the AP that each type costs.
 
     The mean over classes is COCO's: classes without annotated objects do not count.
 
@@ -119,7 +119,7 @@ def _classify(image: ImageOverlaps) -> _ClassifiedDetections:
 
 
 def _best_of_each_target(found: _ClassifiedDetections, matched: np.ndarray) -> np.ndarray:
-    """Which detections would become right: the most certain one of those that aim at the same free object, bool."""
+    """Which detections would become correct: the highest-scoring one per target, bool."""
     aiming = np.flatnonzero(found.target >= 0)
     aiming = aiming[np.argsort(-found.scores[aiming], kind='stable')]
     _, first = np.unique(found.target[aiming], return_index=True)

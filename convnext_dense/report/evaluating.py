@@ -18,7 +18,7 @@ def find_predictions(work: WorkDir, again: bool = False, trust_pickle: bool = Fa
 
     Args:
         work: the work dir.
-        again: evaluate, whatever there is.
+        again: evaluate, even if there are predictions.
         trust_pickle: also take a predictions.pkl, where there is no newer predictions.npz.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How well each image was predicted, and which images are worth a look."""
+"""A score for each predicted image, and the choice of the images that a report shows."""
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class ImageScore:
     Args:
         index: place among the predictions.
         quality: 0 to 1, F1 of detections or mIoU of labels.
-        weight: orders images of one quality, the larger first: the number of objects or of classes.
+        weight: the number of objects or of classes; orders images of equal quality, the larger first.
         summary: the result in words.
         surprises: kind of surprise -> (its size, the result in words); only what occurs.
     """
@@ -31,7 +31,7 @@ CONFUSED_AREA = 'largest confused areas'
 
 
 def detection_score(index: int, image: ImageOverlaps, names: Sequence[str]) -> ImageScore | None:
-    """F1 of the detections with a score from 0.3, right at IoU 0.5 with their own class; None where nothing is.
+    """F1 of the detections with a score of at least 0.3, at IoU 0.5 and equal class; None where there is nothing.
 
     Detections in a crowd region of their class do not count.
     """
@@ -78,9 +78,9 @@ def label_score(index: int, matrix: np.ndarray, names: Sequence[str]) -> ImageSc
 
 
 def choose(scores: Sequence[ImageScore], count: int) -> dict[str, list[tuple[ImageScore, str]]]:
-    """The best, the worst and the most surprising images: group -> (score, what to say); `count` of each at most.
+    """The best, the worst and the most surprising images: group -> (score, caption); `count` of each at most.
 
-    No image is both among the best and the worst, and none without a fault is among the worst.
+    No image is both among the best and the worst, and none without an error is among the worst.
     """
     best = sorted(scores, key=lambda s: (-s.quality, -s.weight))[:count]
     worst = [s for s in sorted(scores, key=lambda s: (s.quality, -s.weight)) if s not in best and s.quality < 1][:count]

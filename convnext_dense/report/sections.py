@@ -49,7 +49,7 @@ QUALITY = {'det': 'F1 is that of the boxes with a score of at least 0.3, right w
 
 @dataclass
 class Evaluated:
-    """A work dir and what its predictions are worth; `name` is unique on the page."""
+    """A work dir and the evaluation of its predictions; `name` is unique on the page."""
     name: str
     work: WorkDir
     predictions_file: Path
@@ -79,8 +79,8 @@ def metrics_section(runs: Sequence[Evaluated]) -> Section:
         rows.append([name, *values, *_difference(values), *(recipe.metrics.get(name) for recipe in recipes.values())])
     blocks = [Table(header, rows, decimals=2, signed=[3] if len(runs) == 2 else [])]
     images, usual = len(runs[0].results.predictions), VALIDATION_IMAGES[runs[0].work.task]
-    for row in recipes:
-        blocks.append(Text(f'The published metrics are those of {row}, on {usual} validation images' + (
+    for name in recipes:
+        blocks.append(Text(f'The published metrics are those of {name}, on {usual} validation images' + (
             '.' if images == usual else f'; here there are {images}, so the two cannot be compared.')))
     for run in runs:
         if run.work.recipe is None:
@@ -186,7 +186,8 @@ def model_section(runs: Sequence[Evaluated]) -> Section:
                 of_run, *info['input'])))
         except UserError as error:
             notes.append(Text(f'{of_run}Parameters and FLOPs are left out: {error}.'))
-        notes.append(Text(f'{of_run}The weights are {file}.' if file else f'{of_run}No checkpoint is left.'))
+        weights = run.work.weights
+        notes.append(Text(f'{of_run}The weights are {weights}.' if weights else f'{of_run}No checkpoint is left.'))
         columns.append([params, flops, run.work.images_per_second(run.predictions_file.parent),
                         file.stat().st_size / 1e6 if file else None, float(len(run.results.predictions))])
     labels = ('parameters, millions', 'FLOPs, G', 'images per second', 'checkpoint file, MB', 'test images')
@@ -199,7 +200,7 @@ def model_section(runs: Sequence[Evaluated]) -> Section:
 
 
 def origin_section(runs: Sequence[Evaluated]) -> Section:
-    """What a reader needs to repeat the runs: configs and versions."""
+    """What is needed to repeat the runs: configs and versions."""
     blocks: list[Block] = [Details(f'Config of {run.name}', [Code(run.work.config_text)]) for run in runs]
     versions = Table(('package', 'version'), list(environment.versions().items()))
     return Section('Config and versions', [*blocks, Details('Versions that made this report', [versions])])

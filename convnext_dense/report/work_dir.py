@@ -1,4 +1,4 @@
-"""What a work dir holds: the config as it ran, the log, checkpoints and predictions."""
+"""The contents of a work dir: the config as it ran, the log, checkpoints and predictions."""
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,21 @@ from ..visualization.curves import Curve, read_log, read_scalars
 TASKS = {'mmdet': 'det', 'mmseg': 'seg'}
 REPORT_DIR = 'report'  # folder in the work dir for evaluations made for the report
 OLD_PREDICTIONS = 'predictions.pkl'  # of earlier versions
+CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 TRAINED = re.compile(r'(best_.*|(epoch|iter)_\d+)\.pth')  # checkpoints that training writes
 
 
 @dataclass
 class WorkDir:
-    """A work dir as it was found.
+    """The contents of a work dir.
 
     Args:
         path: the folder.
         cfg: the newest config that mmengine wrote there.
-        config_text: the config of the training, if it can be told from an evaluation's, else the newest.
+        config_text: the config of the training if there is one, else the newest.
         task: 'det' or 'seg'.
-        checkpoint: whose predictions the report shows, or None where there is no checkpoint.
+        checkpoint: file of the weights that the report is about, or None.
+        weights: what they are called: that file, or the URL or zoo name that `tools/test.py` was given; '' for none.
         curves: everything logged while training; empty without a log.
         recipe: the entry of that config in a metafile, or None.
     """
@@ -39,6 +41,7 @@ class WorkDir:
     config_text: str
     task: str
     checkpoint: Path | None
+    weights: str
     curves: dict[str, Curve]
     recipe: Recipe | None
 
@@ -49,7 +52,7 @@ class WorkDir:
 
     @property
     def evaluation_dir(self) -> Path:
-        """Where an evaluation of the checkpoint for the report goes."""
+        """Folder for an evaluation of the checkpoint that the report makes itself."""
         return self.path / REPORT_DIR / (self.checkpoint.stem if self.checkpoint else '')
 
     def predictions(self, trust_pickle: bool = False) -> Path | None:
@@ -69,7 +72,7 @@ class WorkDir:
         return None
 
     def test_set(self):
-        """The data set that the predictions are of.
+        """The test set.
 
         Raises:
             UserError: its files are not there, or it is made of several.
@@ -85,7 +88,7 @@ class WorkDir:
 
 
 def open_work_dir(path, checkpoint: str | None = None, data_root: str | None = None) -> WorkDir:
-    """Find out what a work dir holds.
+    """Read the contents of a work dir.
 
     Args:
         path: the folder that `tools/train.py` or `tools/test.py` wrote.
@@ -107,16 +110,16 @@ def open_work_dir(path, checkpoint: str | None = None, data_root: str | None = N
     cfg = load_config(str(configs[-1]), data_root=data_root, work_dir=str(path))
     task = TASKS.get(cfg.get('default_scope'))
     if task is None or 'test_dataloader' not in cfg:
-        raise UserError(f'{configs[-1]} is no config of a detector or segmentor with a test set: expected '
+        raise UserError(f'{configs[-1]} is not a config of a detector or segmentor with a test set: expected '
                         f'default_scope mmdet or mmseg and a test_dataloader, found {cfg.get("default_scope")}')
-    weights = Path(checkpoint) if checkpoint else _tested_checkpoint(cfg) or _newest_checkpoint(path)
-    return WorkDir(path, cfg, _training_config(path) or configs[-1].read_text(), task, weights, _curves(path),
+    # tools/test.py writes a config without training
+    tested = checkpoint or (not cfg.get('train_dataloader') and cfg.get('load_from')) or ''
+    file = Path(tested) if Path(tested).is_file() else None
+    if file is None and not ('://' in tested or tested and Path(tested).suffix not in CHECKPOINT_SUFFIXES):
+        file = _newest_checkpoint(path)  # else it is a URL, or a name of the zoo
+    weights = str(file or tested)
+    return WorkDir(path, cfg, _training_config(path) or configs[-1].read_text(), task, file, weights, _curves(path),
                    _recipe(configs[-1].stem))
-
-
-def _tested_checkpoint(cfg: Config) -> Path | None:
-    tested = not cfg.get('train_dataloader') and cfg.get('load_from')  # tools/test.py writes a config without training
-    return Path(tested) if tested and Path(tested).is_file() else None
 
 
 def _newest_checkpoint(path: Path) -> Path | None:

@@ -23,10 +23,10 @@ def write_report(work_dirs: Sequence[Path], out: Path, checkpoint: str | None = 
     Args:
         work_dirs: one or two folders that `tools/train.py` or `tools/test.py` wrote.
         out: the HTML file.
-        checkpoint: evaluate these weights, whatever predictions there are; only with one work dir.
+        checkpoint: evaluate these weights, even if there are predictions; only with one work dir.
         images: how many pictures of each kind (best, worst, ...).
         data_root: folder of the data, where the configs' is not right (any more).
-        predictions: take those of this file and evaluate nothing; only with one work dir.
+        predictions: read this file, and evaluate nothing; only with one work dir.
         trust_pickle: also read a predictions.pkl of an earlier version, which can run any code.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the network really sees: images of a config after its pipeline and preprocessing, with their annotations."""
+"""Preview of a data set: images as the network gets them, after pipeline and preprocessor, with their annotations."""
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class PreviewSample:
         name: of its file, without suffix.
         picture: RGB with annotations drawn; for segmentation the image itself stands to its left.
         caption: file, sizes and what is annotated.
-        labels: classes that are there.
+        labels: classes that are annotated.
     """
     name: str
     picture: np.ndarray
@@ -46,7 +46,7 @@ class DatasetPreview:
     """Samples of a data set as the network gets them.
 
     Args:
-        title: split, number of images, and how their values reach the network.
+        title: split, number of images, channel order and normalisation.
         samples: in the order of the data set.
         classes: names.
         palette: one RGB colour per class.
@@ -79,7 +79,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     """
     key = f'{split}_dataloader'
     if not datasets_of(cfg.get(key)):
-        raise UserError(f'{cfg.filename} has no {key} to look into; choose another --split')
+        raise UserError(f'{cfg.filename} has no {key}; choose another --split')
     check_config(cfg, (key,))
     for leaf in datasets_of(cfg[key]):
         leaf.pipeline = annotations_first(leaf.pipeline)
@@ -96,8 +96,8 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
                                   palette) for index in indices]
     settings = cfg.model.data_preprocessor
     order = 'RGB' if swaps_channels(settings) else 'BGR'
-    title = (f'{Path(cfg.filename).stem}, {split}: {len(samples)} of {len(dataset)} images, seed {seed}; to the '
-             f'network go {order} values, minus {settings.get("mean")}, divided by {settings.get("std")}')
+    title = (f'{Path(cfg.filename).stem}, {split}: {len(samples)} of {len(dataset)} images, seed {seed}; the network '
+             f'gets {order} values, minus {settings.get("mean")}, divided by {settings.get("std")}')
     return DatasetPreview(title, samples, classes, palette)
 
 

@@ -24,10 +24,10 @@ class Curve:
 
 
 def read_scalars(work_dir) -> dict[str, Curve]:
-    """Read everything logged in a work dir, over all its runs; where a resumed run repeats a step, the later wins.
+    """Read everything logged in a work dir, over all its runs; a resumed run replaces the steps that it repeats.
 
     Args:
-        work_dir: folder that holds `<timestamp>/vis_data/scalars.json`.
+        work_dir: folder with `<timestamp>/vis_data/scalars.json`.
 
     Returns:
         name -> curve, for the training's values (`loss`, `lr`, ...) and the evaluations' (`coco/bbox_mAP`, `mIoU`).
@@ -54,7 +54,7 @@ def read_scalars(work_dir) -> dict[str, Curve]:
 
 
 def read_log(file: Path) -> list[dict]:
-    """The rows of one JSON log of mmengine. Lines that are no JSON object are left out: a kill may cut off the last."""
+    """The rows of one JSON log of mmengine; what is no JSON object, as a line cut off by a kill, is skipped."""
     rows = []
     for line in file.read_text(errors='replace').splitlines():
         try:
@@ -114,7 +114,7 @@ def plot_lines(lines: Sequence[Line], title: str, x_label: str, y_label: str,
 def plot_matrix(matrix: np.ndarray, names: Sequence[str], title: str, x_label: str, y_label: str) -> bytes:
     """Draw a square matrix of shares from 0 to 1 as a PNG heat map; NaN stays white.
 
-    Up to 20 rows have names and figures; more are numbered every ten, from 0.
+    Up to 20 rows have names and numbers; of more, every tenth is numbered, from 0.
 
     Args:
         matrix: float (N, N), rows from top to bottom.
@@ -122,7 +122,7 @@ def plot_matrix(matrix: np.ndarray, names: Sequence[str], title: str, x_label: s
         title, x_label, y_label: texts.
     """
     count, named = len(names), len(names) <= 20
-    side = max(6.5, 2.6 + 0.45 * count) if named else 8  # pages show it some 800 pixels wide: no letter grows much
+    side = max(6.5, 2.6 + 0.45 * count) if named else 8  # pages show it some 800 pixels wide: letters stay readable
     figure = Figure(figsize=(side + 0.6, side), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()

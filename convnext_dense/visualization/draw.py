@@ -83,8 +83,8 @@ def distinct_colours(count: int) -> list[Colour]:
 def palette_of(metainfo: Mapping, classes: Sequence[str]) -> list[Colour]:
     """The RGB colour of each class: the palette of a data set's metainfo if it has one colour per class, else others.
 
-    A data set with classes of its own keeps the palette of its type: mmdet's CocoDataset has 80 colours, whatever
-    ``metainfo=dict(classes=...)`` says.
+    A data set with classes of its own keeps the palette of its type: mmdet's CocoDataset has 80 colours, even
+    with ``metainfo=dict(classes=...)``.
     """
     palette = metainfo.get('palette')
     if isinstance(palette, (list, tuple)) and len(palette) == len(classes):

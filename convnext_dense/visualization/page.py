@@ -1,4 +1,4 @@
-"""One self-contained web page: tables, key metrics and pictures, with nothing fetched from anywhere."""
+"""One self-contained web page: tables, key metrics and pictures, all embedded."""
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -122,7 +122,7 @@ class Bars:
     """Horizontal bars, one row per name, in as many columns as the screen has room for.
 
     Args:
-        series: names of what every row compares, one to seven.
+        series: names of the values in every row, one to seven.
         rows: (name, one value per series); None where there was nothing to measure.
         largest: value of a bar of full length.
         decimals: of the values.
@@ -147,7 +147,7 @@ class Bars:
 
 @dataclass
 class Details:
-    """Blocks that are shown when the reader opens them."""
+    """Blocks that are collapsed until the reader opens them."""
     summary: str
     blocks: Sequence[Block]
 
@@ -158,7 +158,7 @@ class Details:
 
 @dataclass
 class Code:
-    """Text as it is, in letters of one width."""
+    """Preformatted text in a monospaced font."""
     text: str
 
     def html(self) -> str:
@@ -176,7 +176,7 @@ class Heading:
 
 @dataclass
 class Picture:
-    """An encoded PNG or JPEG; `alt` says what it shows to who cannot see it."""
+    """An encoded PNG or JPEG, with a caption and an alternative text."""
     data: bytes
     caption: str
     alt: str
@@ -232,7 +232,7 @@ class Section:
 
 
 def render_page(title: str, lead: str, blocks: Sequence[Block]) -> str:
-    """The whole HTML document. It holds its pictures and style and asks no server for anything."""
+    """The whole HTML document, pictures and style embedded; it loads nothing from elsewhere."""
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_STYLE}</style></head>\n'
@@ -256,7 +256,7 @@ def encode_jpeg(image: np.ndarray, quality: int = 88) -> bytes:
 
 
 def data_uri(data: bytes) -> str:
-    """An encoded PNG or JPEG as text that stands for the file in HTML."""
+    """An encoded PNG or JPEG as a data URI."""
     for start, mime in _MIME.items():
         if data.startswith(start):
             return f'data:{mime};base64,{base64.b64encode(data).decode("ascii")}'

@@ -159,7 +159,7 @@ def test_published_recipes_take_both_flags():
         scales, flips, annotations, pack = tta.transforms
         assert [step.scale for step in scales] == [(666, 400), (1333, 800), (1999, 1200)]
         assert [step.prob for step in flips] == [0.0, 1.0]
-        assert (load.type, annotations[0].type) == ('LoadImageFromFile', 'LoadAnnotations')
+        assert (load.type, annotations[0].type) == ('LoadImageFromFile', 'FastLoadAnnotations')
         assert pack[0].meta_keys[-2:] == ('flip', 'flip_direction')
 
 

@@ -52,7 +52,7 @@ def _detections_of(truth, image, images_dir, categories, random, masks) -> dict:
 
 
 def noisy_label_maps(data_root, seed: int = 0) -> list[dict]:
-    """Label maps of the validation images in an ADE20K layout, with a band of every image taken for other classes."""
+    """Label maps of the validation images in an ADE20K layout, with a band of every image changed to other classes."""
     random = np.random.default_rng(seed)
     predictions = []
     for image in sorted((data_root / 'images/validation').glob('*.jpg')):

@@ -1,4 +1,4 @@
-"""Confusion matrices and the figures from them against plain loops and mmseg's metric; which images are shown."""
+"""Confusion matrices and the metrics from them against plain loops and mmseg's metric; which images are shown."""
 import numpy as np
 import pytest
 import torch

@@ -283,6 +283,24 @@ def test_label_maps_of_a_multi_scale_test_are_read(make_run):
     assert text.partition('Config of')[0] == expected.partition('Config of')[0]
 
 
+def test_the_page_names_the_weights_that_were_tested(make_run):
+    folder = make_run('tested', 'det')
+    torch.save({}, folder / 'epoch_9.pth')
+    os.utime(folder / 'epoch_9.pth', ns=(0, 0))
+
+    def weights() -> str:
+        return re.search(r'\|The weights are ([^|]*)\.\|', text_of(write_report([folder], folder / 'r.html', images=0)))[1]
+    assert weights() == str(folder / 'epoch_9.pth')
+    config = folder / 'tiny_det.py'
+    cfg = load_config(str(config))
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper'):
+        cfg.pop(key)
+    for tested in ('mask-rcnn_convnext-t-in1k', 'https://host.example/weights.pth'):  # of tools/test.py
+        cfg.load_from = tested
+        cfg.dump(config)
+        assert weights() == tested
+
+
 def test_the_tool(make_run):
     folder = make_run('one', 'seg')
     finished = must_run('report', 'one', '--images', 1, '--device', 'cpu', cwd=folder.parent)
