@@ -289,7 +289,8 @@ def test_the_page_names_the_weights_that_were_tested(make_run):
     os.utime(folder / 'epoch_9.pth', ns=(0, 0))
 
     def weights() -> str:
-        return re.search(r'\|The weights are ([^|]*)\.\|', text_of(write_report([folder], folder / 'r.html', images=0)))[1]
+        text = text_of(write_report([folder], folder / 'report.html', images=0))
+        return re.search(r'\|The weights are ([^|]*)\.\|', text)[1]
     assert weights() == str(folder / 'epoch_9.pth')
     config = folder / 'tiny_det.py'
     cfg = load_config(str(config))
