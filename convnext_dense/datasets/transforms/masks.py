@@ -102,8 +102,12 @@ class RunLengthMasks(BitmapMasks):
         below, right = out_shape[0] - self.height, out_shape[1] - self.width
         if self._pixels is not None or pad_val != 0 or below < 0 or right < 0:
             return super().pad(out_shape, pad_val)
+        blocks = self._cached
+        if blocks is not None:  # padding comes first where the other way round is the straight one
+            row, column = below * _is_reversed(self._rows), right * _is_reversed(self._columns)
+            blocks = [block and Block(block.row + row, block.column + column, block.pixels) for block in blocks]
         return self._lazy(self._counts, self._source, _padded(self._rows, below, self._source[0]),
-                          _padded(self._columns, right, self._source[1]))
+                          _padded(self._columns, right, self._source[1]), blocks)
 
     def get_bboxes(self, dst_type: str | type = 'hbb') -> BaseBoxes:
         """As BitmapMasks."""
