@@ -75,13 +75,15 @@ def test_a_palette_is_read_as_by_mmseg(tmp_path):
     check([READ, LABELS, FLIP, PACK], infos, 3)
 
 
-@pytest.mark.parametrize('kind', ['transparent', 'two bytes', 'colours', 'jpeg'])
+@pytest.mark.parametrize('kind', ['transparent', 'one bit', 'two bytes', 'colours', 'jpeg'])
 def test_other_files_are_read_as_by_mmseg(kind, tmp_path):
     from PIL import Image
     infos, values = sample_infos(tmp_path)[:1], np.random.default_rng(0).integers(0, 200, (60, 80), np.uint8)
     file = infos[0]['seg_map_path']
     if kind == 'transparent':
         Image.fromarray(values).save(file, transparency=7)
+    elif kind == 'one bit':
+        Image.fromarray(values > 100).save(file)
     elif kind == 'two bytes':
         Image.fromarray(values.astype(np.uint16) * 300).save(file)
     elif kind == 'colours':
