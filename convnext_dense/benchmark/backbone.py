@@ -78,7 +78,8 @@ def benchmark_backbone(setting: BackboneSetting) -> dict:
 
     A row has dtype, group, name, layout, median_ms, min_ms, peak_mb, of_fastest_peer (time over that of the
     fastest peer), of_floor and of_fastest_floor (time over the floor by torch's matrix product, and by the faster
-    of torch's and oneDNN's) and error (largest relative difference to our eager maps). The floors have rows too.
+    of torch's and oneDNN's) and error (largest relative difference to our eager feature maps). The floors have rows,
+    too.
 
     Raises:
         UserError: an arch that the peers lack, or a device that is not there.
@@ -172,11 +173,11 @@ def train_step(net: nn.Module, x: Tensor) -> Callable:
 
 
 def check_same(name: str, maps: list[Tensor], reference: list[Tensor], dtype: torch.dtype) -> float:
-    """Largest relative difference of the maps; ValueError where it is more than rounding."""
+    """Largest relative difference of the feature maps; ValueError where it is more than rounding."""
     error = max(((a - b).norm() / b.norm()).item() for a, b in zip(maps, reference, strict=True))
     if error > (1e-4 if dtype == torch.float32 else 0.1):
         raise ValueError(f'benchmark backbone: {name} differs from ours by {error:.1e} (relative); '
-                         'the same weights should give the same maps')
+                         'the same weights should give the same feature maps')
     return error
 
 
@@ -215,7 +216,7 @@ def peak_memory(step: Callable, device: str) -> int:
 
 
 def describe_machine(device: str) -> dict:
-    """What the figures depend on."""
+    """What measurements depend on: threads, CPU or GPU, package versions."""
     packages = {}
     for name in ('torch', 'torchvision', 'timm', 'transformers'):
         try:

@@ -1,4 +1,4 @@
-"""Detections made of ground truth and noise, to evaluate without a model."""
+"""Detections generated from ground truth and noise, to measure evaluation without a model."""
 from collections import defaultdict
 
 import numpy as np
@@ -50,7 +50,7 @@ def noisy_detections(content: dict, per_image: int, seed: int = 0, misplaced: fl
 
 
 def as_results(detections: list[dict], content: dict) -> list[dict]:
-    """The same detections as mmdet's metric keeps them: one dict of arrays an image."""
+    """The same detections as mmdet's metric keeps them: one dict of arrays per image."""
     found, labels = _by_image(dict(annotations=detections)), {}
     for label, category in enumerate(content['categories']):
         labels[category['id']] = label
@@ -67,7 +67,7 @@ def as_results(detections: list[dict], content: dict) -> list[dict]:
 
 
 def generated_ground_truth(images: int, seed: int = 0) -> dict:
-    """COCO ground truth of stars on 640 x 480, 7 an image in 80 categories, about as many as COCO has."""
+    """COCO ground truth of stars on 640 x 480, 7 per image in 80 categories, about as many as COCO has."""
     rng = np.random.default_rng(seed)
     content = dict(images=[dict(id=i + 1, width=640, height=480, file_name=f'{i + 1}.jpg') for i in range(images)],
                    categories=[dict(id=i + 1, name=f'class {i + 1}') for i in range(80)], annotations=[])

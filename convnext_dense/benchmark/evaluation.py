@@ -16,21 +16,21 @@ from .timing import interleaved_times
 
 HELP = 'our AP and mIoU beside pycocotools and mmseg on the same inputs'
 NAMES = {'bbox': 'box AP', 'segm': 'mask AP'}
-CLASSES, SIZE, MAPS = 150, 512, 20  # ADE20K's classes and crop, and label maps a round
+CLASSES, SIZE, MAPS = 150, 512, 20  # ADE20K's classes and crop, and label maps per round
 GENERATED = 100  # different images where there is no data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--data-root', type=Path, default=Path('data/coco'),
-                        help='COCO, whose validation images lend their ground truth; generated where there is none')
-    parser.add_argument('--images', type=int, default=1000, help='the ground truth is repeated up to as many')
-    parser.add_argument('--per-image', type=int, default=100, help='detections of an image')
+                        help='COCO, whose validation ground truth is used; generated where there is none')
+    parser.add_argument('--images', type=int, default=1000, help='the ground truth is repeated up to this number')
+    parser.add_argument('--per-image', type=int, default=100, help='detections per image')
     parser.add_argument('--rounds', type=int, default=3, help='interleaved repetitions; the median counts')
 
 
 def run(args: argparse.Namespace) -> tuple[dict, str]:
-    """Measure; returns the figures and the table to print.
+    """Measure; returns the measurements and the table to print.
 
     Raises:
         UserError: a count below 1, or an annotation file without masks to make detections of.
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def read_ground_truth(root: Path) -> tuple[str, dict]:
-    """Where it is from, and COCO ground truth with masks."""
+    """Source and content of COCO ground truth with masks."""
     file = root / 'annotations/instances_val2017.json'
     if not file.is_file():
         return f'generated (no {file})', generated_ground_truth(GENERATED)
@@ -64,7 +64,7 @@ def read_ground_truth(root: Path) -> tuple[str, dict]:
 
 
 def time_ap(kind: str, content: dict, detections: list[dict], rounds: int) -> list[dict]:
-    """Rows of box or mask AP: from COCO results in memory to the twelve figures, ground truth loaded before."""
+    """Rows of box or mask AP: from COCO results in memory to the twelve metrics; ground truth is loaded before."""
     from faster_coco_eval import COCO as FasterCOCO
     from faster_coco_eval import COCOeval_faster
     from pycocotools.coco import COCO
@@ -74,14 +74,14 @@ def time_ap(kind: str, content: dict, detections: list[dict], rounds: int) -> li
     from ..evaluation.coco_eval import evaluate
     shape = 'bbox' if kind == 'bbox' else 'segmentation'
     results = [{key: one[key] for key in ('image_id', 'category_id', 'score', shape)} for one in detections]
-    figures = {}
+    metrics = {}
 
     def candidate(name: str, coco, evaluation: Callable) -> Callable:
         index(coco, copy.deepcopy(content))
 
         def measured():
             with silent():  # the libraries write into the results, so each run gets dicts of its own
-                figures[name] = np.array(evaluation(coco, [dict(one) for one in results]))
+                metrics[name] = np.array(evaluation(coco, [dict(one) for one in results]))
         return measured
 
     def library(kind_of_evaluation: type) -> Callable:
@@ -101,7 +101,7 @@ def time_ap(kind: str, content: dict, detections: list[dict], rounds: int) -> li
         'faster-coco-eval alone': candidate('faster-coco-eval alone', FasterCOCO(), library(COCOeval_faster)),
         'pycocotools': candidate('pycocotools', COCO(), library(COCOeval))}
     times = interleaved_times(candidates, rounds, warmup=0)
-    difference = {name: float(np.abs(values - figures['pycocotools']).max()) for name, values in figures.items()}
+    difference = {name: float(np.abs(values - metrics['pycocotools']).max()) for name, values in metrics.items()}
     return make_rows(NAMES[kind], times, difference)
 
 
@@ -135,7 +135,7 @@ def label_maps(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make_rows(what: str, times: dict[str, list[float]], difference: dict[str, float]) -> list[dict]:
-    """One row a candidate: medians, and how many times as long as ours each takes."""
+    """One row per candidate: medians, and their ratios to ours."""
     medians = {name: median(values) for name, values in times.items()}
     return [dict(what=what, name=name, median_s=value, min_s=min(times[name]), of_ours=value / medians['ours'],
                  difference=difference[name]) for name, value in medians.items()]
@@ -147,7 +147,7 @@ def format_table(result: dict) -> str:
     lines = [f'AP: {setting["images"]} images, {setting["objects"]} objects, {setting["detections"]} detections; '
              f'ground truth {setting["ground_truth"]}',
              f'mIoU: {setting["label_maps"]}, {setting["classes"]} classes, time of one image', '',
-             '| figure | by | median s | min s | / ours | largest difference to the reference |',
+             '| metric | by | median s | min s | / ours | largest difference to the reference |',
              '| --- | --- | ---: | ---: | ---: | ---: |']
     return '\n'.join(lines + [f'| {row["what"]} | {row["name"]} | {row["median_s"]:.4g} | {row["min_s"]:.4g} | '
                               f'{row["of_ours"]:.1f} | {row["difference"]:.1e} |' for row in result['rows']])

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[dict, str]:
-    """Measure; returns the figures and the table to print.
+    """Measure; returns the measurements and the table to print.
 
     A round is one batch: its files are read and go through pipeline, preprocessing and network to results on the CPU.
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def keep_all_detections(cfg) -> None:
-    """With random weights no score is high: keep as many detections as an image may have, the most work there is."""
+    """With random weights no score is high: keep as many detections as an image may have, the worst case."""
     rcnn = cfg.model.get('test_cfg', {}).get('rcnn')
     if rcnn is not None:
         rcnn.score_thr = 0.0
@@ -112,7 +112,7 @@ def measure(predictor: Predictor, batch: list[Path], args: argparse.Namespace) -
 
 
 class Stopwatch:
-    """Adds up the seconds that each part of a model takes, without those of the parts that it calls.
+    """Sums the seconds of each part of a model, without those of the parts that it calls.
 
     On a GPU every part is waited for, so that it is charged with its own work; the parts then take longer together
     than the model alone. As a context manager it puts clocks around the parts and takes them away again.
@@ -166,15 +166,15 @@ class Stopwatch:
 
 
 def format_result(result: dict) -> str:
-    """The figures as text with one Markdown table."""
+    """The measurements as text with one Markdown table."""
     shape, total = result['network_input'], sum(result['parts_ms'].values())
     lines = [f"{Path(result['config']).stem}, {result['weights']} weights, {result['machine']}",
              f"network input {result['batch']}x{'x'.join(map(str, shape))}, medians of {result['rounds']} rounds after "
              'warm-up', '', '| part | ms | share |', '| --- | ---: | ---: |']
     lines += [f'| {part} | {value:.1f} | {value / total:.0%} |' for part, value in result['parts_ms'].items()]
-    lines += ['', f"whole: {result['latency_ms']:.1f} ms a batch, {result['images_per_second']:.2f} images a second, "
-              f"peak memory of the network {result['peak_memory_mb']:.0f} MB"]
+    lines += ['', f"whole: {result['latency_ms']:.1f} ms per batch, {result['images_per_second']:.2f} images per "
+              f"second, peak memory of the network {result['peak_memory_mb']:.0f} MB"]
     if result['detections']:
-        lines.append(f"detections of an image: {', '.join(map(str, result['detections']))}"
+        lines.append(f"detections per image: {', '.join(map(str, result['detections']))}"
                      + (' (random weights: as many as may be kept)' if result['weights'] == 'random' else ''))
     return '\n'.join(lines)

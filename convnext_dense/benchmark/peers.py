@@ -24,7 +24,7 @@ class NaiveNorm(nn.LayerNorm):
 
 
 class NaiveBlock(nn.Module):
-    """The paper's block as figure 4 draws it: 7x7 depthwise, LN, 1x1, GELU, 1x1, in NCHW."""
+    """The block of the paper's figure 4: 7x7 depthwise, LN, 1x1, GELU, 1x1, in NCHW."""
 
     def __init__(self, dim: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Checkpoints: any published ConvNeXt weight loads, safely and completely, or says exactly why not."""
+"""Checkpoints: published ConvNeXt weights of any format load safely and completely, or fail with the exact reason."""
 from .loading import fit_checkpoint, load_checkpoint
 from .reading import read_checkpoint
 

@@ -1,4 +1,4 @@
-"""Which layers of a model depend on its number of classes, told from shapes, not from layer names."""
+"""Layers that depend on the number of classes, found by their shapes and not by their names."""
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ def class_dependent(model: nn.Module, misshaped: Mapping[str, tuple]) -> tuple[l
     """The layers whose shapes differ only because file and model have different numbers of classes.
 
     A layer of a head with C classes may have k * C or k * (C + 1) outputs (classification, with background; boxes;
-    masks). If one number of classes of the file explains every such layer, these are the class-dependent ones.
+    masks). If one number of classes of the file explains every such layer, these are the class-dependent layers.
 
     Args:
         model: detector or segmentor.
@@ -37,7 +37,7 @@ def class_dependent(model: nn.Module, misshaped: Mapping[str, tuple]) -> tuple[l
 
 
 def carry_over(theirs: Tensor, ours: Tensor, their_classes: Sequence[str], own_classes: Sequence[str]) -> Tensor:
-    """``ours`` with the rows of ``theirs`` for every class that both have by name, and for the background.
+    """A class-dependent parameter with the file's values for every class that both have, and for the background.
 
     Names are compared as `plain_name` gives them.
 

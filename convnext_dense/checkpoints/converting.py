@@ -1,4 +1,4 @@
-"""Writing weights in another library's format; the tables of formats.py, read from right to left."""
+"""Writing weights in another library's format, by the tables of formats.py from right to left."""
 import json
 import os
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ TABLES = {'official': OFFICIAL, 'timm': TIMM, 'transformers': TRANSFORMERS}
 
 
 class Conversion(NamedTuple):
-    """A state dict in another format; ``left_out`` are the official names that the format has no place for."""
+    """A state dict in another format; ``left_out`` are the official names that the format has no names for."""
 
     state: dict[str, Tensor]
     source: Source
@@ -50,7 +50,7 @@ def convert_file(src: str | os.PathLike, dst: str | os.PathLike, to: str = 'offi
         dst = dst / 'model.safetensors'
     inner = None if to != 'official' else 'state_dict' if result.source.heads else 'model'
     write(result.state if inner is None or dst.suffix == '.safetensors' else {inner: result.state}, dst)
-    left_out = f'; left out, since {to} has no place for them: {grouped(result.left_out)}' if result.left_out else ''
+    left_out = f'; left out, since {to} has no names for them: {grouped(result.left_out)}' if result.left_out else ''
     print_log(f'{name} ({result.source.format.name}) -> {dst} ({to}): {len(result.state)} tensors{left_out}',
               logger='current')
     return dst
@@ -67,7 +67,7 @@ def convert(state: Mapping[str, Tensor], name: str, to: str) -> Conversion:
     if source.unexpected:
         raise UserError(f'{name} has {len(source.unexpected)} parameters that the {source.format.name} format does '
                         f'not know ({grouped(source.unexpected)}): it is of a modified network')
-    out, left_out = {}, [*source.dropped]
+    out, left_out = {}, [*source.unused]
     inner = ''
     if to == 'official' and source.heads:
         inner = 'backbone.'
@@ -78,14 +78,14 @@ def convert(state: Mapping[str, Tensor], name: str, to: str) -> Conversion:
         left_out += list(source.heads)
     small_timm = to == 'timm' and dims_of(source.backbone)[1][0] < 96  # timm builds atto to nano with 1x1 convolutions
     for key, tensor in source.backbone.items():
-        place = to_format(TABLES[to], key, tensor)
-        if place is not None:
-            theirs, value = place
+        found = to_format(TABLES[to], key, tensor)
+        if found is not None:
+            theirs, value = found
             if small_timm and '.pwconv' in key and value.dim() == 2:
                 value = value[:, :, None, None]
             out[inner + theirs] = value
-        elif to == 'transformers' and (place := to_format(TRANSFORMERS_HEAD, key, tensor)) is not None:
-            out[place[0]] = place[1]
+        elif to == 'transformers' and (found := to_format(TRANSFORMERS_HEAD, key, tensor)) is not None:
+            out[found[0]] = found[1]
         else:
             left_out.append(key)
     return Conversion(out, source, left_out)

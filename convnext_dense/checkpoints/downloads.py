@@ -124,7 +124,7 @@ def _download(url: str, file: Path) -> None:
                 os.fsync(out.fileno())
             _check_hash(part, file.name)
             os.replace(part, file)
-        lock.unlink(missing_ok=True)  # whoever still waits for it finds the file
+        lock.unlink(missing_ok=True)  # processes that still wait for it find the file
 
 
 def _transfer_with_retries(url: str, out: BinaryIO) -> None:
@@ -191,7 +191,7 @@ def _check_hash(part: Path, name: str) -> None:
     if published and not sha256(part).startswith(published[1]):
         part.unlink()
         raise UserError(f'the file downloaded as {name} does not have the hash {published[1]} of its name: it was '
-                        'damaged or replaced on the way and is not kept; download it again')
+                        'damaged or replaced in transfer and was not kept; download it again')
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Where ConvNeXt weights live, and what every place calls its parameters: one table per format.
+"""Formats of ConvNeXt weights: one table of parameter names per library.
 
 The right-hand names are the official ones, which are also ours: ``downsample_layers``, ``stages``, the output norms
 ``norm{s}`` of a dense backbone, and ``norm`` and ``head`` of a classifier. The weight in the first row of each
@@ -31,7 +31,7 @@ OFFICIAL = table(
     ('projectors.{rest}', None),  # distillation heads
 )
 
-# ConvNeXt-V2 self-supervised (models/convnextv2_sparse.py): MinkowskiEngine layers; the decoder stands outside
+# ConvNeXt-V2 self-supervised (models/convnextv2_sparse.py): MinkowskiEngine layers; the decoder is outside the backbone
 FCMAE = table(
     ('stages.{s}.{b}.dwconv.kernel', 'stages.{s}.{b}.dwconv.weight', SPARSE_DEPTHWISE),
     ('stages.{s}.{b}.dwconv.bias', 'stages.{s}.{b}.dwconv.bias', VECTOR),
@@ -110,7 +110,7 @@ TORCHVISION = table(
     ('classifier.2.{p}', 'head.{p}'),
 )
 
-# mmpretrain models/backbones/convnext.py, by itself, in a classifier, or in an mmdet or mmseg model
+# mmpretrain models/backbones/convnext.py, alone, in a classifier, or in an mmdet or mmseg model
 MMPRETRAIN = table(
     ('stages.{s}.{b}.depthwise_conv.{p}', 'stages.{s}.{b}.dwconv.{p}'),
     ('stages.{s}.{b}.norm.{p}', 'stages.{s}.{b}.norm.{p}'),
@@ -130,15 +130,15 @@ MMPRETRAIN_HEAD = table(('head.fc.{p}', 'head.{p}'))
 
 
 class Format(NamedTuple):
-    """A place where weights live.
+    """How a library stores the weights of a ConvNeXt.
 
     Attributes:
         name: for messages.
         rows: the backbone's names; the weight of the first row recognises the format.
         outside: names beside the backbone that belong to the format (``classifier`` next to ``convnext.``).
-        needs: a name that must stand beside the backbone, for formats that share their rows with another.
+        needs: a name that must be beside the backbone, for formats that share their rows with another.
         heads: whether a detector or segmentor around the backbone has mmdet's and mmseg's names.
-        dropped: what the rows without an official name are.
+        unused: what the rows without an official name are, for messages.
     """
 
     name: str
@@ -146,12 +146,12 @@ class Format(NamedTuple):
     outside: tuple[Row, ...] = ()
     needs: str | None = None
     heads: bool = False
-    dropped: str = 'auxiliary layers'
+    unused: str = 'auxiliary layers'
 
 
 FORMATS = (
     Format('official', OFFICIAL, heads=True),
-    Format('FCMAE', FCMAE, FCMAE_DECODER, dropped='FCMAE decoder'),
+    Format('FCMAE', FCMAE, FCMAE_DECODER, unused='FCMAE decoder'),
     Format('timm', TIMM),
     Format('timm features', TIMM_FEATURES),
     Format('transformers', TRANSFORMERS, TRANSFORMERS_HEAD),
@@ -169,10 +169,10 @@ class Source(NamedTuple):
 
     Attributes:
         format: see `Format`.
-        prefix: what stands before the backbone's names, empty or ending with a dot.
+        prefix: of the backbone's names, empty or ending with a dot.
         backbone: official name -> tensor in the official shape, classifier norm and head included.
         heads: name without the outer prefix -> tensor, of the detector or segmentor around the backbone.
-        dropped: names that belong to the format and have no place in a backbone.
+        unused: names that belong to the format and not to a backbone.
         unexpected: names under ``prefix`` that the format does not know.
     """
 
@@ -180,12 +180,12 @@ class Source(NamedTuple):
     prefix: str
     backbone: dict[str, Tensor]
     heads: dict[str, Tensor]
-    dropped: list[str]
+    unused: list[str]
     unexpected: list[str]
 
     @property
     def outer(self) -> str:
-        """What stands before the names of the heads."""
+        """Prefix of the names of the heads."""
         return _outer(self.prefix)
 
 
@@ -215,10 +215,10 @@ def recognise(state: Mapping[str, Tensor], name: str, prefix: str | None = None)
             if key.startswith(outer) and format.heads and found.endswith('backbone.'):
                 source.heads[key[len(outer):]] = tensor
             else:
-                source.dropped.append(key)
+                source.unused.append(key)
             continue
         if row.ours is None:
-            source.dropped.append(key)
+            source.unused.append(key)
         else:
             source.backbone[row.ours.fill(values)] = row.layout.read(tensor)
     return source
@@ -265,7 +265,7 @@ def dims_of(backbone: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int,
 
 
 def to_format(rows: tuple[Row, ...], key: str, tensor: Tensor) -> tuple[str, Tensor] | None:
-    """Name and tensor of an official parameter as a format has them, or None if it has no place for it."""
+    """Name and tensor of an official parameter in another format, or None if that has none such."""
     for row in rows:
         if row.ours is not None and (values := row.ours.match(key)) is not None:
             return row.theirs.fill(values), row.layout.write(tensor)

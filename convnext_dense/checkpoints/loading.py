@@ -114,9 +114,9 @@ def match_backbone(source: Source, own: Source, plan: LoadPlan) -> None:
     """Compare the backbones of a file and a model, in official names."""
     stages = len(dims_of(own.backbone)[0])
     plan.mismatch.unexpected += source.unexpected
-    plan.kept += own.dropped  # of a model that is neither detector nor segmentor
-    if source.dropped:
-        plan.unused[source.format.dropped] += len(source.dropped)
+    plan.kept += own.unused  # of a model that is neither detector nor segmentor
+    if source.unused:
+        plan.unused[source.format.unused] += len(source.unused)
     for key, tensor in source.backbone.items():
         if key in own.backbone:
             compare(own.prefix + key, tensor, own.backbone[key], plan, plan.mismatch.misshaped)

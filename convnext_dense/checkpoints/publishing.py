@@ -1,4 +1,4 @@
-"""Publishing: a run's checkpoint without what only training needs, with what a reader needs, named by its hash."""
+"""Publishing: the weights of a run's checkpoint with config, metrics and versions, in a file named by its hash."""
 import json
 import os
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ def publish(src: str | os.PathLike, folder: str | os.PathLike | None = None, suf
     """Write the weights of a checkpoint, and what they are, to ``NAME-HASH.pth`` or ``.safetensors``.
 
     Kept: the weights (with an EMA the averaged ones, which evaluation uses), the config, the data set's classes,
-    the step, the metrics and the versions. Left out: optimizer, schedules, message hub, the EMA's twin. HASH is the
-    first eight digits of the file's sha256, which `downloads.fetch` and torch.hub check.
+    the step, the metrics and the versions. Left out: optimizer, schedules, message hub, the plain weights beside an
+    EMA. HASH is the first eight digits of the file's sha256, which `downloads.fetch` and torch.hub check.
 
     Args:
         src: a checkpoint of a run; whatever `read_checkpoint` accepts.
@@ -120,9 +120,9 @@ def logged_metrics(src: Path, meta: Mapping) -> dict:
     for log in sorted(src.parent.glob('*/vis_data/scalars.json')):
         for line in log.read_text().splitlines():
             try:
-                row = json.loads(line)
+                entry = json.loads(line)
             except ValueError:
                 continue  # the last line of a killed run may be cut off
-            if row.get('step') == step and 'lr' not in row and 'loss' not in row:
-                found = {key: value for key, value in row.items() if key not in ('step', 'data_time', 'time')}
+            if entry.get('step') == step and 'lr' not in entry and 'loss' not in entry:
+                found = {key: value for key, value in entry.items() if key not in ('step', 'data_time', 'time')}
     return found

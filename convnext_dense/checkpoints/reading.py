@@ -20,8 +20,8 @@ from .pickles import damaged, read_torch
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.json')
 META_KEY = 'convnext_dense'  # metadata entry of a safetensors file published by us, as JSON
-# which entry of a file holds the weights, first found first taken; with an EMA twin beside it, the twin is
-# what the file's own trainer evaluates (mmengine has swapped the EMA weights into state_dict already)
+# keys under which files keep their weights, in order of preference: EMA weights are what the trainer of such a file
+# evaluates (mmengine has swapped its EMA weights into state_dict already)
 WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 MAX_NAME = 1000  # characters of a parameter's name
 MAX_INDEX = 1 << 26  # bytes of an index of sharded weights
@@ -76,7 +76,7 @@ def locate(path: str | os.PathLike) -> Path:
 
 
 def read_file(file: Path, map_location: Any = 'cpu', mmap: bool = False) -> dict:
-    """As `read_checkpoint`, of a local file; the kind is told from its first bytes, not from its name."""
+    """As `read_checkpoint`, of a local file; its first bytes tell the kind, not its name."""
     head = first_bytes(file)
     if not head:
         raise UserError(f'{file} is empty, expected a checkpoint: download or copy it again')

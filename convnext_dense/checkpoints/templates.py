@@ -1,4 +1,4 @@
-"""The small language of the mapping tables in formats.py: names with placeholders, and tensor layouts.
+"""Elements of the mapping tables in formats.py: names with placeholders, and tensor layouts.
 
 A template is a parameter name with placeholders: ``{s}`` a stage (0 to 3), ``{b}`` a block, ``{j}`` a layer of the
 stem or of a downsampling, ``{p}`` weight or bias, ``{rest}`` anything. ``{s+1}``, ``{2s}`` and ``{2s+1}`` are
@@ -41,7 +41,7 @@ class Template:
         return None if found is None else self._values(found.groups())
 
     def prefix_of(self, key: str) -> str | None:
-        """What stands before this template at the end of ``key`` (empty, or ending with a dot), or None."""
+        """The prefix of ``key`` before an instance of this template (empty, or ending with a dot), or None."""
         found = self.at_end.fullmatch(key)
         if found is None or self._values(found.groups()[1:]) is None:
             return None
@@ -69,7 +69,7 @@ class Template:
 
 
 class Layout(NamedTuple):
-    """How a format stores a tensor: ``read`` takes theirs to the official shape, ``write`` goes back."""
+    """How a format stores a tensor: ``read`` converts theirs to the official shape, ``write`` converts back."""
 
     read: Callable[[Tensor], Tensor]
     write: Callable[[Tensor], Tensor] | None = None

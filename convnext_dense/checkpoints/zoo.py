@@ -1,8 +1,8 @@
-"""The zoo: every weight that the official repositories publish, with a name to write into configs.
+"""The zoo: all weights that the official repositories publish, by names that configs can use.
 
 Names are the official file names with the dataset spelled out: ``in1k`` or ``in22k``, ``in22k_ft_in1k`` if
 fine-tuned on ImageNet-1K after 22K, ``fcmae`` if self-supervised, then the resolution unless it is 224. ``_ema``
-stands where the EMA weights and the plain ones are both published; the dense recipes start from the plain ones.
+marks EMA weights where plain ones are published too; the dense recipes start from the plain ones.
 Fine-tuned detectors and segmentors have the names of their recipes. Sources: tests/data/reference/
 published_weights.json and published_recipes.json, which also give resolution and accuracy.
 """

@@ -1,8 +1,8 @@
 """ConvNeXt V1 and V2 as a dense-prediction backbone: the block and the network.
 
 Papers: "A ConvNet for the 2020s" (V1) and "ConvNeXt V2" (V2). Parameter names and results are those of the
-official repositories. Maps are (N, C, H, W) tensors in channels-last memory from the stem to the output norms, so
-the channel-wise layers (LayerNorm, linear, GELU, GRN) work on (N, H, W, C) views without any copy.
+official repositories. Feature maps are (N, C, H, W) tensors in channels-last memory from the stem to the output norms,
+so the channel-wise layers (LayerNorm, linear, GELU, GRN) work on (N, H, W, C) views without any copy.
 """
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -43,14 +43,14 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dwconv(x).permute(0, 2, 3, 1)  # a view: the map is channels-last
+        y = self.dwconv(x).permute(0, 2, 3, 1)  # a view: x is channels-last
         y = gelu(self.pwconv1(self.norm(y)))
         if self.grn is not None:
             y = self.grn(y)
         return self.add(x, self.pwconv2(y).permute(0, 3, 1, 2))
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """Residual sum; layer scale and drop path are one small factor, so all three are one pass."""
+        """Residual sum; layer scale and drop path are one factor per channel or sample, so all three are one pass."""
         scale = None if self.gamma is None else self.gamma.view(1, -1, 1, 1)
         if self.training and self.drop_path > 0:
             keep = drop_path_scale(x, self.drop_path)
@@ -60,26 +60,26 @@ class Block(nn.Module):
 
 @MODELS.register_module()
 class ConvNeXt(BaseModule):
-    """ConvNeXt V1 or V2 that returns one map per stage, for detection and segmentation.
+    """ConvNeXt V1 or V2 that returns one feature map per stage, for detection and segmentation.
 
     Args:
         arch: a name of `ARCHITECTURES`, or ``dict(depths=[...], channels=[...])`` with four values each.
         in_channels: of the input image.
-        stem_patch_size: stride of the first map; every further stage halves it.
+        stem_patch_size: stride of the first feature map; every further stage doubles it.
         kernel_size: of the depthwise convolutions, odd; 7 is the published network.
         norm_cfg, act_cfg: accepted for mmpretrain's configs; only LN2d with eps 1e-6 and GELU exist.
         linear_pw_conv: accepted for mmpretrain's configs; the result is the same either way.
         use_grn: V2's block. Layer scale then defaults to off.
         drop_path_rate: of the last block; the blocks before it rise linearly from 0 (official schedule).
         layer_scale_init_value: None means 1e-6, or off with ``use_grn``; 0 is off.
-        out_indices: stages (0 to 3, rising) whose maps are returned. Later stages are not built, so every
+        out_indices: stages (0 to 3, in order) whose feature maps are returned. Later stages are not built, so every
             parameter gets a gradient.
         frozen_stages: how many stages (0 to 4, each with the stem or downsampling before it) stay fixed and
             in eval mode. Output norms are always trained.
-        output_norm: whether every returned map has its own LayerNorm, ``norm{i}``.
+        output_norm: whether every returned feature map has its own LayerNorm, ``norm{i}``.
         gap_before_final_norm: False; mmpretrain's True makes a classifier.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
-        channels_last: return the maps in channels-last memory, without a copy, as our recipes do. The default is a
+        channels_last: return the feature maps in channels-last memory, without a copy, as our recipes do. The default is a
             contiguous copy of each, which any head can take: some of mmdet and mmseg call ``.view`` on their input.
         init_cfg: mmengine's; weights start as the official ones without it.
 
@@ -98,7 +98,7 @@ class ConvNeXt(BaseModule):
         self.out_indices = parse_out_indices(out_indices)
         check_published_only(norm_cfg, act_cfg, gap_before_final_norm)
         if kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size must be odd to keep the size of a map, got {kernel_size}')
+            raise ValueError(f'kernel_size must be odd to keep the size of a feature map, got {kernel_size}')
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate is a probability, 0 <= rate < 1, got {drop_path_rate}')
         if frozen_stages not in range(-1, 5):
@@ -130,7 +130,7 @@ class ConvNeXt(BaseModule):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, in_channels, H, W) to maps (N, dims[i], H / stride, W / stride), rounded down."""
+        """(N, in_channels, H, W) to feature maps (N, dims[i], H // stride, W // stride)."""
         check_input(self, x)
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
@@ -173,19 +173,19 @@ class ConvNeXt(BaseModule):
 
         Args:
             param_name: as in ``named_parameters()`` of the model.
-            prefix: what stands before the backbone's own names, as ``'backbone.'``.
+            prefix: of the backbone's own names, as ``'backbone.'``.
         """
         return layer_depth(param_name, prefix, self.depths)
 
 
 def check_input(net: nn.Module, x: Tensor) -> None:
-    """Raise ValueError for an input that ``net`` (with in_channels and min_size) can make no maps of."""
+    """Raise ValueError for an input that is too small for ``net``, or of another shape."""
     name, size = type(net).__name__, net.min_size
     if x.dim() != 4 or x.shape[1] != net.in_channels:
         raise ValueError(f'{name} expects an input of shape (N, {net.in_channels}, H, W), got {tuple(x.shape)}')
     if x.shape[2] < size or x.shape[3] < size:
-        raise ValueError(f'{name} needs an input of at least {size}x{size} pixels, one cell of its stride-{size} map, '
-                         f'got {x.shape[2]}x{x.shape[3]}')
+        raise ValueError(f'{name} needs an input of at least {size}x{size} pixels, one position of its stride-{size} '
+                         f'feature map, got {x.shape[2]}x{x.shape[3]}')
 
 
 def layer_depth(param_name: str, prefix: str, depths: Sequence[int]) -> tuple[int, int]:
@@ -233,5 +233,5 @@ def check_published_only(norm_cfg: dict | None, act_cfg: dict | None, gap_before
     if act_cfg is not None and act_cfg != dict(type='GELU'):
         raise ValueError(f"act_cfg can only be the published dict(type='GELU'), got {act_cfg!r}")
     if gap_before_final_norm:
-        raise ValueError('gap_before_final_norm=True pools the maps away and suits a classifier only; '
+        raise ValueError('gap_before_final_norm=True pools the feature maps and suits a classifier only; '
                          'a dense backbone needs gap_before_final_norm=False')

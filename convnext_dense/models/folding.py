@@ -1,4 +1,4 @@
-"""Folding: a trained network's constant factors and offsets go into the weights next to them.
+"""Folding a trained network's constant factors and offsets into the weights next to them.
 
 Of a block remain depthwise convolution, normalisation, linear, GELU, (GRN's scale,) linear and sum.
 """
@@ -18,7 +18,7 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
     tolerance. The copy is in eval mode, needs no gradients and has another state dict than the original.
 
     Args:
-        model: any module with `Block` of this package inside; its maps keep their output norms.
+        model: any module with `Block` of this package inside; output norms are kept.
 
     Raises:
         ValueError: there is no such block, or it is folded already.

@@ -36,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution that keeps the size of the map.
+    """Depthwise convolution with stride 1 and output of the input's size.
 
     Args:
         channels: in and out.
@@ -55,7 +55,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Exact GELU of a map that nobody else holds: in place where no gradient is wanted."""
+    """Exact GELU, in place where no gradient is needed: nothing else may use ``x``."""
     return F.gelu(x) if torch.is_grad_enabled() or exporting() else torch.ops.aten.gelu_(x)
 
 
@@ -133,7 +133,7 @@ class OneDnnDepthwise(torch.autograd.Function):
 def depthwise_weight_grad(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
     """Gradient (C, 1, k, k) of the weight, from input and output gradient, both (N, C, H, W).
 
-    It is the correlation of the two maps at k x k shifts: a depthwise convolution with the gradient as its
+    It is the correlation of the two tensors at k x k shifts: a depthwise convolution with the gradient as its
     kernel. Strips of 16 rows keep that kernel in cache and the float32 sums short; half precision is summed in
     float32 too.
     """

@@ -1,12 +1,12 @@
-"""The small layers that every network here shares; all of them keep channels-last memory channels-last."""
+"""Small layers that all networks here share; they preserve channels-last memory."""
 import torch
 from torch import Tensor, nn
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of an (N, C, H, W) map, at every position by itself.
+    """LayerNorm over the channels of an (N, C, H, W) tensor, independently at each position.
 
-    On a channels-last map the permutations are views, so this is one pass over memory.
+    In channels-last memory the permutations are views, so this is one pass over memory.
 
     Args:
         channels: C.
@@ -21,10 +21,10 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class GRN(nn.Module):
-    """Global response normalisation (ConvNeXt V2 paper, section 4, algorithm 1) of an (N, H, W, C) map.
+    """Global response normalisation (ConvNeXt V2 paper, section 4, algorithm 1) of an (N, H, W, C) tensor.
 
-    ``gamma * (x * n) + beta + x`` with ``n`` the channel's L2 norm over the map over the mean norm of all
-    channels. Written as one scale per sample and channel, so the map is read twice and written once.
+    ``gamma * (x * n) + beta + x`` with ``n`` the channel's L2 norm over all positions, divided by the mean norm of
+    all channels. Written as one scale per sample and channel, so x is read twice and written once.
     The parameters have the official files' shape, (1, 1, 1, C), and start at zero: identity.
     """
 

@@ -133,8 +133,8 @@ class RoadmapNet(BaseModule):
         step: a name of `REGIMES[regime]`.
         in_channels: of the input image.
         drop_path_rate: of the last block; the blocks before it rise linearly from 0.
-        out_indices: stages (0 to 3, rising) whose maps are returned; later stages are not built.
-        output_norm: whether the maps of steps whose blocks end without a norm (``fewer_norms`` and later) get
+        out_indices: stages (0 to 3, in order) whose feature maps are returned; later stages are not built.
+        output_norm: whether the feature maps of steps whose blocks end without a norm (``fewer_norms`` and later) get
             a norm of the step's kind, ``norm{i}``; earlier steps have none, as ResNet has none.
         channels_last: as of `ConvNeXt`.
         init_cfg: mmengine's.
@@ -184,7 +184,7 @@ class RoadmapNet(BaseModule):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, in_channels, H, W) to maps (N, dims[i], H / stride, W / stride) of strides 4, 8, 16, 32."""
+        """(N, in_channels, H, W) to feature maps (N, dims[i], H / stride, W / stride) of strides 4, 8, 16, 32."""
         check_input(self, x)
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []

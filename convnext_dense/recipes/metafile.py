@@ -19,9 +19,9 @@ class Recipe:
     Attributes:
         name: short name; also the name of its fine-tuned weights in the zoo, where there are any.
         config: path from the package's root, ``configs/det/...py``.
-        metrics: published figures in per cent, by OpenMMLab's names ('box AP', 'mask AP', 'mIoU', 'mIoU(ms+flip)').
+        metrics: published metrics in per cent, by OpenMMLab's names ('box AP', 'mask AP', 'mIoU', 'mIoU(ms+flip)').
         weights: URL of the published fine-tuned weights, or None.
-        note: where a figure comes from, or that none is published; empty for the papers' own rows.
+        note: where a metric comes from, or that none is published; empty for the papers' own entries.
     """
     name: str
     config: str
@@ -37,7 +37,7 @@ class Recipe:
 
     @property
     def published(self) -> bool:
-        """Whether it is a row of the official tables, with weights to test."""
+        """Whether it is an entry of the official model zoo, with weights to test."""
         return self.weights is not None
 
 
@@ -68,12 +68,12 @@ def find_recipe(name: str) -> Recipe:
         if Path(name).stem in (recipe.name, Path(recipe.config).stem):
             return recipe
     near = get_close_matches(name, published, n=1, cutoff=0.3)
-    raise UserError(f'{name} is not a published row' + (f'; the nearest one is {near[0]}' if near else '')
+    raise UserError(f'{name} is not a published model-zoo entry' + (f'; the nearest one is {near[0]}' if near else '')
                     + f' (there are {len(published)}, see docs/recipes.md)')
 
 
 def task_table(task: str) -> str:
-    """Markdown table of a task's published rows, for its README."""
+    """Markdown table of a task's published entries, for its README."""
     metrics = ('box AP', 'mask AP') if task == 'det' else ('mIoU', 'mIoU(ms+flip)')
     lines = [f'| config | backbone | pretraining | params | FLOPs | {metrics[0]} | {metrics[1]} | weights |',
              '| --- | --- | --- | --- | --- | --- | --- | --- |']
@@ -86,24 +86,24 @@ def task_table(task: str) -> str:
 
 
 def extra_table(task: str) -> str:
-    """Markdown table of a task's configs beyond the official rows, each with its source."""
-    lines = ['| config | backbone | figures | source |', '| --- | --- | --- | --- |']
+    """Markdown table of a task's configs beyond the official entries, each with its source."""
+    lines = ['| config | backbone | metrics | source |', '| --- | --- | --- | --- |']
     for recipe in load_recipes():
         if recipe.task == task and not recipe.published:
-            figures = ', '.join(f'{value} {key}' for key, value in recipe.metrics.items()) or '-'
+            metrics = ', '.join(f'{value} {key}' for key, value in recipe.metrics.items()) or '-'
             lines.append(f'| [{Path(recipe.config).stem}]({Path(recipe.config).name}) | {recipe.architecture} '
-                         f'| {figures} | {recipe.note} |')
+                         f'| {metrics} | {recipe.note} |')
     return '\n'.join(lines)
 
 
 def recipes_table() -> str:
-    """Markdown table of all published rows with figure, weights and config, for docs/recipes.md."""
+    """Markdown table of all published entries with metrics, weights and config, for docs/recipes.md."""
     lines = ['| recipe | published | fine-tuned weights | config |', '| --- | --- | --- | --- |']
     for recipe in load_recipes():
         if recipe.published:
-            figures = ', '.join(f'{value} {key}' for key, value in recipe.metrics.items())
+            metrics = ', '.join(f'{value} {key}' for key, value in recipe.metrics.items())
             file = Path(recipe.weights).name
-            lines.append(f'| {recipe.name} | {figures} | [{file}]({recipe.weights}) '
+            lines.append(f'| {recipe.name} | {metrics} | [{file}]({recipe.weights}) '
                          f'| [{recipe.task}](../{recipe.config}) |')
     return '\n'.join(lines)
 
@@ -115,7 +115,7 @@ def fill_tables(text: str, tables: dict[str, str]) -> str:
         head, found, rest = text.partition(begin)
         _, ended, tail = rest.partition(END)
         if not found or not ended:
-            raise UserError(f'no place for the {kind} table: expected the lines {begin!r} and {END!r}')
+            raise UserError(f'the page has no place for the {kind} table: expected the lines {begin!r} and {END!r}')
         text = f'{head}{begin}\n{table}\n{END}{tail}'
     return text
 

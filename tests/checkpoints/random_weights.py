@@ -1,4 +1,4 @@
-"""Random weights that matter, and the rows of the two tables that conftest.py prints."""
+"""Random weights that influence the outputs, and the rows of the two tables that conftest.py prints."""
 import torch
 
 PARITY = []  # (format, V1 or V2, size, how it was saved, largest feature difference)
@@ -6,7 +6,7 @@ ROUND_TRIPS = []  # (path of formats, V1 or V2, size, number of tensors, note)
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Give every parameter a value that matters: layer scale and GRN of fresh models hide the blocks."""
+    """Random values for every parameter: with the initial layer scale and GRN, blocks hardly contribute."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

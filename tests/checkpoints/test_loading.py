@@ -148,11 +148,11 @@ def test_fewer_stages_drop_the_rest(tmp_path, log):
 
 def test_another_number_of_classes(tmp_path, log):
     source, model = randomise(Toy(7)), Toy(5)
-    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    initial = {key: value.clone() for key, value in model.state_dict().items()}
     load_checkpoint(model, save(tmp_path, source.state_dict(), 'state_dict'))
     dependent = ('decode_head.conv_seg', 'decode_head.fc_cls', 'decode_head.fc_reg')
     for key, value in model.state_dict().items():
-        expected = fresh if key.startswith(dependent) else source.state_dict()
+        expected = initial if key.startswith(dependent) else source.state_dict()
         assert torch.equal(value, expected[key]), key
     assert f'reinitialised for 5 classes instead of 7: {", ".join(dependent)}' in log[0]
 
@@ -163,7 +163,7 @@ def test_classes_of_the_same_name_keep_their_weights(meta, log):
     """Their rows, found by a loop over (class, row of the class), and the background's; all others are initialised."""
     names = ('horse', 'dog', 'tree', 'person', 'car')
     source, model = randomise(Toy(3)).state_dict(), Toy(5)
-    fresh = model.state_dict()
+    initial = model.state_dict()
     fitted = fit_checkpoint(model, dict(state_dict=source, meta=meta), 'file', classes=names)['state_dict']
     rows = {'conv_seg': 1, 'fc_cls': 1, 'fc_reg': 4}
     compared = 0
@@ -173,7 +173,7 @@ def test_classes_of_the_same_name_keep_their_weights(meta, log):
             for index, name in enumerate(names):
                 there = {'dog': 2, 'person': 1}.get(name)
                 for row in range(count):
-                    expected = fresh[key][index * count + row] if there is None else source[key][there * count + row]
+                    expected = initial[key][index * count + row] if there is None else source[key][there * count + row]
                     assert torch.equal(fitted[key][index * count + row], expected), (key, name)
                     compared += 1
     assert compared == 2 * 5 * 6

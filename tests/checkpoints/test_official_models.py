@@ -43,8 +43,8 @@ def test_classifiers(reference_dir, tmp_path, name, version, arch):
     model = ConvNeXt(arch, use_grn=version == 'V2')
     load_checkpoint(model, tmp_path / 'official.pth')
     loaded = model.state_dict()
-    fresh = {f'norm{i}.{kind}' for i in range(4) for kind in ('weight', 'bias')}
-    assert loaded.keys() - state.keys() == fresh
+    initial = {f'norm{i}.{kind}' for i in range(4) for kind in ('weight', 'bias')}
+    assert loaded.keys() - state.keys() == initial
     assert state.keys() - loaded.keys() == {'norm.weight', 'norm.bias', 'head.weight', 'head.bias'}
-    assert all(torch.equal(loaded[key], state[key]) for key in loaded.keys() - fresh)
-    assert all(torch.all(loaded[key] == (1 if key.endswith('weight') else 0)) for key in fresh)
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded.keys() - initial)
+    assert all(torch.all(loaded[key] == (1 if key.endswith('weight') else 0)) for key in initial)

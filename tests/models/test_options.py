@@ -266,7 +266,7 @@ BAD = {
     'even kernel': (dict(kernel_size=4), 'kernel_size must be odd .* got 4'),
     'norm': (dict(norm_cfg=dict(type='BN')), "norm_cfg can only be the published .* got {'type': 'BN'}"),
     'activation': (dict(act_cfg=dict(type='ReLU')), "act_cfg can only be the published .* got {'type': 'ReLU'}"),
-    'pooled': (dict(gap_before_final_norm=True), 'gap_before_final_norm=True pools the maps away'),
+    'pooled': (dict(gap_before_final_norm=True), 'gap_before_final_norm=True pools the feature maps'),
     'rate': (dict(drop_path_rate=1.5), 'drop_path_rate is a probability'),
     'frozen': (dict(frozen_stages=5), 'frozen_stages is a number of stages, 0 to 4, got 5'),
 }
@@ -288,7 +288,7 @@ def test_nearest_arch_comes_first():
 @pytest.mark.parametrize('shape, message', [
     ((1, 4, 64, 64), r'ConvNeXt expects an input of shape \(N, 3, H, W\), got \(1, 4, 64, 64\)'),
     ((3, 64, 64), r'ConvNeXt expects an input of shape \(N, 3, H, W\), got \(3, 64, 64\)'),
-    ((1, 3, 64, 31), 'at least 32x32 pixels, one cell of its stride-32 map, got 64x31'),
+    ((1, 3, 64, 31), 'at least 32x32 pixels, one position of its stride-32 feature map, got 64x31'),
 ])
 def test_bad_input_is_one_clear_sentence(shape, message):
     with pytest.raises(ValueError, match=message):
