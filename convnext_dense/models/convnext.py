@@ -79,8 +79,8 @@ class ConvNeXt(BaseModule):
         output_norm: whether every returned feature map has its own LayerNorm, ``norm{i}``.
         gap_before_final_norm: False; mmpretrain's True makes a classifier.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
-        channels_last: return the feature maps in channels-last memory, without a copy, as our recipes do. The default is a
-            contiguous copy of each, which any head can take: some of mmdet and mmseg call ``.view`` on their input.
+        channels_last: return the feature maps in channels-last memory, without a copy, as our recipes do. The default
+            is a contiguous copy of each for any head: some of mmdet and mmseg call ``.view`` on their input.
         init_cfg: mmengine's; weights start as the official ones without it.
 
     Raises:
