@@ -222,12 +222,15 @@ def _other_metrics(run: Evaluated) -> list[str]:
     file = run.predictions_file.parent / 'metrics.json'
     if not file.is_file():
         return []
-    written, ours = json.loads(file.read_text()), dict(run.results.metrics())
+    try:
+        written, ours = dict(json.loads(file.read_text(errors='replace'))), dict(run.results.metrics())
+    except (ValueError, TypeError, RecursionError):
+        return [f'{file} cannot be read: it is damaged or cut off.']
     sentences = []
     for name, (key, factor) in METRIC_KEYS.items():
         theirs = written.get(key)
         # the evaluators write AP with three decimals, mIoU with two
-        if ours.get(name) is not None and theirs is not None and not math.isclose(
+        if ours.get(name) is not None and isinstance(theirs, (int, float)) and not math.isclose(
                 ours[name], factor * theirs, abs_tol=0.051 if factor == 100 else 0.0051):
             sentences.append(f'{file} says {factor * theirs:.2f} {name}, the predictions beside it give '
                              f'{ours[name]:.2f}: they are of different evaluations.')

@@ -67,8 +67,10 @@ class WorkDir:
         """Speed of the newest evaluation logged in a folder (batch size over mean time of a batch), if there is one."""
         for file in sorted(evaluated_in.glob('*/*.json'), reverse=True):
             rows = read_log(file)
-            if rows and rows[-1].get('time') and 'step' not in rows[-1]:  # a test; validation while training has a step
-                return self.cfg.test_dataloader.batch_size / rows[-1]['time']
+            seconds = rows[-1].get('time') if rows else None
+            # validation while training has a step
+            if isinstance(seconds, float) and seconds > 0 and 'step' not in rows[-1]:
+                return self.cfg.test_dataloader.batch_size / seconds
         return None
 
     def test_set(self):

@@ -36,7 +36,8 @@ def read_scalars(work_dir) -> dict[str, Curve]:
         UserError: no scalars file there.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    rows = [row for file in files for row in read_log(file) if 'step' in row]  # a test run logs rows without one
+    # a test run logs rows without a step
+    rows = [row for file in files for row in read_log(file) if isinstance(row.get('step'), int)]
     if not rows:
         raise UserError(f'{work_dir} has no training log: expected <timestamp>/vis_data/scalars.json, '
                         'as the config\'s LocalVisBackend writes it')

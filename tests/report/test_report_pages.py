@@ -265,7 +265,10 @@ def test_a_log_line_that_a_kill_cut_off(make_run):
     with (folder / '20260101_000000/vis_data/scalars.json').open('a') as log:
         log.write('{"lr": 0.1, "loss": 1.')
     (folder / '20260101_000000/20260101_000000.json').write_text('{"time": 0.5}\n{"ti')
+    (folder / 'metrics.json').write_text('{"coco/bbox_mAP": 0.')
     text = text_of(write_report([folder], folder / 'report.html', images=0))
+    assert f'|{folder / "metrics.json"} cannot be read: it is damaged or cut off.|' in text
+    text = text.replace(f'{folder / "metrics.json"} cannot be read: it is damaged or cut off.|', '')
     assert re.search(r'\|images per second\|[\d.]+\|', text)
     assert re.sub(r'images per second\|[^|]*', '', text) == re.sub(r'images per second\|[^|]*', '', expected)
 

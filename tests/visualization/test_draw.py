@@ -11,6 +11,7 @@ from convnext_dense.visualization.draw import (
     draw_legend,
     draw_segmentation,
     enlarge,
+    palette_of,
     read_image,
     side_by_side,
 )
@@ -77,6 +78,21 @@ def test_low_scores_are_left_out_and_high_ones_drawn_on_top():
     picture = draw_instances(grey(), instances, ['a', 'b'], [RED, GREEN], min_score=0.5, min_side=1)
     assert (picture[10, 10] == 100).all()
     assert picture[30, 40, 0] > picture[30, 40, 1]
+
+
+def test_predictions_that_are_not_finite_are_left_out():
+    boxes = np.array([[5.0, 5, 20, 20], [np.nan, 5, 20, 20], [5, 5, np.inf, 20], [5, 5, 20, 20]])
+    found = Instances(np.array([0, 1, 1, 1]), boxes, None, np.array([0.9, 0.95, 0.95, np.nan]))
+    assert found.above(0.3).labels.tolist() == [0]
+    expected = draw_instances(grey(), Instances(found.labels[:1], boxes[:1], None, found.scores[:1]), ['a', 'b'])
+    np.testing.assert_array_equal(draw_instances(grey(), found, ['a', 'b']), expected)
+
+
+def test_a_palette_of_other_classes_is_not_used():
+    assert palette_of(dict(palette=[RED, GREEN]), ['a', 'b']) == [RED, GREEN]
+    for palette in ([RED], [RED] * 80, 'coco', None):
+        assert palette_of(dict(palette=palette), ['a', 'b']) == distinct_colours(2)
+    assert palette_of({}, ['a']) == distinct_colours(1)
 
 
 def test_nothing_found_draws_nothing():

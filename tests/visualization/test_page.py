@@ -67,7 +67,8 @@ def test_no_log_is_one_sentence(tmp_path):
 def test_lines_cut_off_by_a_kill_are_left_out(tmp_path):
     log(tmp_path, '20260101_000000', [{'lr': 1, 'loss': 3.0, 'iter': 1, 'step': 1}])
     with (tmp_path / '20260101_000000/vis_data/scalars.json').open('ab') as file:
-        file.write(b'{"lr": 1, "loss": 2.0, "it\n17\n[\n\xff\xfe\n{"lr": 1, "loss": 2.0, "iter": 2, "step": 2}\n{"lr"')
+        file.write(b'{"lr": 1, "loss": 2.0, "it\n17\n[\n{"step": "x", "loss": 9.0}\n\xff\xfe\n'
+                   b'{"lr": 1, "loss": 2.0, "iter": 2, "step": 2}\n{"lr"')
     assert read_scalars(tmp_path)['loss'] == Curve([1, 2], [3.0, 2.0])
 
 
