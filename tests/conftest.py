@@ -35,6 +35,20 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def make_shapes(tmp_path_factory):
+    """make_shapes(train, val, size=64) -> a folder with generated images of that size, as coco/ and ade/."""
+    made = {}
+
+    def make(train: int, val: int, size: int = 64) -> Path:
+        from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
+        if (train, val, size) not in made:
+            made[train, val, size] = tmp_path_factory.mktemp('data') / 'shapes'
+            generate_shapes(made[train, val, size], ShapesParams(seed=0, train=train, val=val, size=size))
+        return made[train, val, size]
+    return make
+
+
 @pytest.fixture(autouse=True)
 def no_logger_of_an_earlier_test():
     """A logger that a test leaves behind writes to that test's captured, by then closed, output."""

@@ -43,7 +43,7 @@ def run(name: str) -> None:
 
 
 def overview() -> str:
-    """Every command with its line, grouped by task."""
+    """Every command with its one-line description, grouped by task."""
     lines = ['usage: convnext-dense NAME [arguments]; each command has --help, --version prints versions']
     for title, names in COMMANDS.items():
         lines.append(f'\n{title}:')

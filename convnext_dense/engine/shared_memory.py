@@ -27,13 +27,14 @@ def check_shared_memory(loader: DataLoader) -> None:
     free = shutil.disk_usage(FOLDER).free
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))  # set by torchrun: processes of this machine
     batches = processes * loader.num_workers * loader.prefetch_factor
-    need = batches * (loader.batch_size or loader.batch_sampler.batch_size) * largest_sample(loader.dataset)
+    batch_size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
+    need = batches * batch_size * largest_sample(loader.dataset)
     if need > free:
         raise UserError(
-            f'{FOLDER} has {free / 2**20:.0f} MiB free, but the workers of {type(loader.dataset).__name__} need about '
-            f'{need / 2**20:.0f} MiB ({batches} batches of {loader.batch_size or loader.batch_sampler.batch_size}): '
-            'give the container more (docker run --shm-size=8g; the default is 64 MB), remove old files there, or use '
-            'fewer workers (--cfg-options train_dataloader.num_workers=1)')
+            f'{FOLDER} has {free / 2**20:.1f} MiB free, but the workers of {type(loader.dataset).__name__} need about '
+            f'{need / 2**20:.1f} MiB ({batches} batches of {batch_size}): give the container more (docker run '
+            '--shm-size=8g; the default is 64 MB), remove old files there, or use fewer workers (--cfg-options '
+            'train_dataloader.num_workers=1)')
 
 
 def largest_sample(dataset) -> int:

@@ -57,7 +57,7 @@ def owned_work_dir(work_dir: str | Path, rank: int = 0) -> Iterator[None]:
         yield
     except Exception as error:  # others wrap what happened
         lost = find_cause(error, lambda cause: isinstance(cause, OSError) and cause.errno in LOST
-                          and str(cause.filename).startswith((str(folder), str(folder.absolute()))))
+                          and Path(str(cause.filename)).absolute().is_relative_to(folder.absolute()))
         if lost is None:
             raise
         raise _unwritable(work_dir, lost) from error

@@ -10,11 +10,8 @@ pytest.importorskip('mmseg')
 
 
 @pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
-    folder = tmp_path_factory.mktemp('data') / 'shapes'
-    generate_shapes(folder, ShapesParams(seed=0, train=1, val=1, size=64))
-    return folder / 'ade'
+def images(make_shapes):
+    return make_shapes(train=1, val=1) / 'ade'
 
 
 @pytest.fixture

@@ -43,13 +43,13 @@ def test_what_is_needed_by_closed_form(free, monkeypatch):
     free(need)
     check_shared_memory(loader())
     free(need - 1)
-    with pytest.raises(UserError, match=rf'/dev/shm has {need - 1} MiB free, but .* need about {need} MiB '
+    with pytest.raises(UserError, match=rf'/dev/shm has {need - 1}.0 MiB free, but .* need about {need}.0 MiB '
                                         r'\(6 batches of 4\): .*--shm-size=8g.*train_dataloader.num_workers=1'):
         check_shared_memory(loader())
     check_shared_memory(loader(num_workers=0, prefetch_factor=None))
     free(2 * need - 1)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
-    with pytest.raises(UserError, match=f'need about {2 * need} MiB'):
+    with pytest.raises(UserError, match=f'need about {2 * need}.0 MiB'):
         check_shared_memory(loader())
 
 

@@ -38,7 +38,7 @@ def test_a_folder_that_is_lost_during_the_run(tmp_path):
         with owned_work_dir(tmp_path / 'run'):
             (tmp_path / 'run/lost/log').open('w')
     with pytest.raises(FileNotFoundError), owned_work_dir(tmp_path / 'run'):
-        (tmp_path / 'elsewhere/log').open('w')  # not in the work dir
+        (tmp_path / 'run2/log').open('w')  # not in the work dir
 
 
 def test_an_earlier_runs_checkpoints_are_ignored(tmp_path):

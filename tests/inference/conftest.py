@@ -13,7 +13,6 @@ from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from tool_runs import CONFIGS  # noqa: E402
 
 from convnext_dense.config import load_config  # noqa: E402
-from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 
 
 def random_checkpoint(cfg, file: Path, seed: int = 0) -> Path:
@@ -59,8 +58,6 @@ def images(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope='session')
-def shapes(tmp_path_factory) -> Path:
+def shapes(make_shapes) -> Path:
     """Two training and three validation images of 64 pixels, as coco/ and ade/."""
-    folder = tmp_path_factory.mktemp('data') / 'shapes'
-    generate_shapes(folder, ShapesParams(seed=0, train=2, val=3, size=64))
-    return folder
+    return make_shapes(train=2, val=3)

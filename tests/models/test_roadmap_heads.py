@@ -9,7 +9,6 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 from convnext_dense.models import STEPS, RoadmapNet  # noqa: E402
 
 CONFIGS = {'det': 'configs/det/mask-rcnn_convnext-atto_fpn_1xb8-4e_shapes.py',
@@ -18,10 +17,8 @@ ITERATIONS = 6
 
 
 @pytest.fixture(scope='module')
-def shapes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('shapes')
-    generate_shapes(folder, ShapesParams(train=4, val=1))
-    return folder
+def shapes(make_shapes):
+    return make_shapes(train=4, val=1, size=128)
 
 
 @pytest.fixture(scope='module')

@@ -12,18 +12,15 @@ from pycocotools.coco import COCO  # noqa: E402
 from tool_runs import CONFIGS  # noqa: E402
 
 from convnext_dense.config import load_config  # noqa: E402
-from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 from convnext_dense.evaluation.prediction_file import write_predictions  # noqa: E402
 
 VALIDATED = {'det': {'coco/bbox_mAP': 0.25, 'coco/segm_mAP': 0.125}, 'seg': {'mIoU': 40.0}}
 
 
 @pytest.fixture(scope='session')
-def shapes(tmp_path_factory) -> Path:
+def shapes(make_shapes) -> Path:
     """Two training and ten validation images of 64 pixels, as coco/ and ade/."""
-    folder = tmp_path_factory.mktemp('report_data') / 'shapes'
-    generate_shapes(folder, ShapesParams(seed=0, train=2, val=10, size=64))
-    return folder
+    return make_shapes(train=2, val=10)
 
 
 @pytest.fixture(scope='session')

@@ -9,8 +9,6 @@ pytest.importorskip('mmseg')
 
 from tool_runs import CHECKPOINTS, CONFIGS, DATA, ToolResult, must_run  # noqa: E402
 
-from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
-
 
 @dataclass
 class TrainedRun:
@@ -37,11 +35,9 @@ class TrainedRun:
 
 
 @pytest.fixture(scope='session')
-def shapes(tmp_path_factory) -> Path:
+def shapes(make_shapes) -> Path:
     """Eight training and four validation images of 64 pixels, as coco/ and ade/."""
-    folder = tmp_path_factory.mktemp('data') / 'shapes'
-    generate_shapes(folder, ShapesParams(seed=0, train=8, val=4, size=64))
-    return folder
+    return make_shapes(train=8, val=4)
 
 
 @pytest.fixture(scope='session')

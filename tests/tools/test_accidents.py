@@ -1,13 +1,16 @@
-"""What happens to a training run from outside, in this process: each ends in one sentence that says what and why."""
+"""What happens to a training run from outside: each ends in one sentence that says what and why."""
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import subprocess
 
+import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from tool_runs import iterations, must_run, run_tool
+from tool_runs import iterations, kill, launch, must_run, run_tool, tool_command
 
 from convnext_dense.engine import work_dir as work_dirs
 from convnext_dense.engine.work_dir import owned_work_dir
@@ -72,3 +75,21 @@ def test_resuming_leaves_an_earlier_run_alone_and_reads_once(trained, tmp_path, 
     resumed = must_run('train', *arguments, 'train_cfg.max_iters=6', '--resume', cwd=tmp_path)
     assert iterations(resumed.out) == [(0, 5), (0, 6)]
     assert read == [str(work_dir / 'iter_4.pth')]
+
+
+@pytest.mark.slow
+def test_shared_memory_is_too_small(trained, tmp_path):
+    """A /dev/shm of 64 KiB for batches of 90 KiB, with which torch alone would hang."""
+    small = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', 'sh']
+    if shutil.which('unshare') is None or subprocess.run([*small, 'true'], capture_output=True).returncode:
+        pytest.skip('a small /dev/shm needs the right to mount one: run as root')
+    run, log = trained('seg'), tmp_path / 'log'
+    command = tool_command('train', run.config, '--data-root', run.data_root, '--cfg-options',
+                           'train_dataloader.num_workers=2')
+    process = launch([*small, *command], log, tmp_path)
+    try:
+        assert process.wait(180) == 2
+    finally:
+        kill(process)
+    assert re.search(r'error: /dev/shm has 0.1 MiB free, but the workers of ShapesSegDataset need about 0.3 MiB '
+                     r'\(4 batches of 2\): .*docker run --shm-size', log.read_text().splitlines()[-1])

@@ -9,7 +9,6 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from convnext_dense.config import load_config  # noqa: E402
-from convnext_dense.datasets.shapes import ShapesParams, generate_shapes  # noqa: E402
 from convnext_dense.errors import UserError  # noqa: E402
 from convnext_dense.visualization.browse import browse, contact_sheet, write_preview  # noqa: E402
 from convnext_dense.visualization.draw import Instances, draw_instances, draw_segmentation  # noqa: E402
@@ -18,10 +17,8 @@ FOLDERS = {'det': 'coco', 'seg': 'ade'}
 
 
 @pytest.fixture(scope='module')
-def shapes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data')
-    generate_shapes(folder / 'shapes', ShapesParams(seed=0, train=4, val=2, size=64))
-    return folder / 'shapes'
+def shapes(make_shapes):
+    return make_shapes(train=4, val=2)
 
 
 @pytest.fixture
