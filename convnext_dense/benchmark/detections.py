@@ -49,23 +49,6 @@ def noisy_detections(content: dict, per_image: int, seed: int = 0, misplaced: fl
     return detections
 
 
-def as_results(detections: list[dict], content: dict) -> list[dict]:
-    """The same detections as mmdet's metric keeps them: one dict of arrays per image."""
-    found, labels = _by_image(dict(annotations=detections)), {}
-    for label, category in enumerate(content['categories']):
-        labels[category['id']] = label
-    results = []
-    for image in content['images']:
-        own = found[image['id']]
-        boxes = np.array([detection['bbox'] for detection in own], np.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        results.append(dict(img_id=image['id'], bboxes=boxes,
-                            scores=np.array([detection['score'] for detection in own], np.float32),
-                            labels=np.array([labels[detection['category_id']] for detection in own], np.int64),
-                            masks=[dict(detection['segmentation']) for detection in own]))
-    return results
-
-
 def generated_ground_truth(images: int, seed: int = 0) -> dict:
     """COCO ground truth of stars on 640 x 480, 7 per image in 80 categories, about as many as COCO has."""
     rng = np.random.default_rng(seed)

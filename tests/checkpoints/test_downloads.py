@@ -253,13 +253,16 @@ def test_hub_id_from_the_clients_own_cache(tmp_path):
     """The real client, offline, on a cache laid out as it lays it out: one file, and a sharded one."""
     pytest.importorskip('huggingface_hub')
     state = {key: value.contiguous() for key, value in ConvNeXt(ARCH).state_dict().items()}
-    for repository, names in (('whole', ['model.safetensors']),
+    for repository, names in (('whole', ['model.safetensors']), ('broken', ['model.safetensors.index.json']),
                               ('sharded', ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'])):
         folder = tmp_path / f'hf/hub/models--someone--{repository}'
         snapshot = folder / 'snapshots/0123456789012345678901234567890123456789'
         snapshot.mkdir(parents=True)
         (folder / 'refs').mkdir()
         (folder / 'refs/main').write_text(snapshot.name)
+        if repository == 'broken':
+            (snapshot / names[0]).write_text('{"weight_map": [1]}')
+            continue
         places = {key: names[i % len(names)] for i, key in enumerate(state)}
         for name in names:
             save_file({key: value for key, value in state.items() if places[key] == name}, snapshot / name)
@@ -270,7 +273,7 @@ import sys, torch
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.errors import UserError
 torch.save([read_checkpoint(f'hf-hub:someone/{name}')['state_dict'] for name in ('whole', 'sharded')], sys.argv[1])
-for name in ('someone/other', 'only-a-name', 'someone/whole@v9'):
+for name in ('someone/other', 'only-a-name', 'someone/whole@v9', 'someone/broken'):
     try:
         read_checkpoint('hf-hub:' + name)
     except UserError as error:
@@ -282,5 +285,5 @@ for name in ('someone/other', 'only-a-name', 'someone/whole@v9'):
     for got in torch.load(tmp_path / 'got.pth', weights_only=True):
         assert got.keys() == state.keys() and all(torch.equal(got[key], state[key]) for key in state)
     errors = done.stdout.strip().splitlines()
-    assert len(errors) == 3 and 'is no repository' in errors[1]
+    assert len(errors) == 4 and 'is no repository' in errors[1] and 'cannot get hf-hub:someone/broken' in errors[3]
     assert 'hf-hub:someone/other: the hub cannot be reached' in errors[0]

@@ -171,3 +171,18 @@ def same_detection_many_times():
 CASES = [crowd, category_of_crowds_only, image_without_ground_truth, image_without_detections, no_ground_truth_at_all,
          no_detections_at_all, nothing_at_all, tied_scores, all_scores_equal, zero_area, more_than_100_detections,
          category_ids_with_gaps, category_without_objects, only_large_objects, same_detection_many_times]
+
+
+def as_results(detections: list[dict], content: dict) -> list[dict]:
+    """The same detections as mmdet's metric keeps them: one dict of arrays per image."""
+    labels = {category['id']: label for label, category in enumerate(content['categories'])}
+    results = []
+    for image in content['images']:
+        own = [detection for detection in detections if detection['image_id'] == image['id']]
+        boxes = np.array([detection['bbox'] for detection in own], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        results.append(dict(img_id=image['id'], bboxes=boxes,
+                            scores=np.array([detection['score'] for detection in own], np.float32),
+                            labels=np.array([labels[detection['category_id']] for detection in own], np.int64),
+                            masks=[dict(detection['segmentation']) for detection in own]))
+    return results

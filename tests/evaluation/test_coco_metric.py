@@ -6,11 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from coco_cases import indexed, pycocotools_says, random_case
+from coco_cases import as_results, indexed, pycocotools_says, random_case
 from mmdet.evaluation import CocoMetric
 from mmengine.logging import MMLogger
 
-from convnext_dense.benchmark.detections import as_results
 from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_metric import FastCocoMetric
 

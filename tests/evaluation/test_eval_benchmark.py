@@ -3,10 +3,10 @@ import argparse
 import json
 
 import pytest
-from coco_cases import indexed
+from coco_cases import as_results, indexed
 from tool_runs import must_run
 
-from convnext_dense.benchmark.detections import as_results, enlarge, generated_ground_truth, noisy_detections
+from convnext_dense.benchmark.detections import enlarge, generated_ground_truth, noisy_detections
 from convnext_dense.benchmark.evaluation import run
 from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_data import to_coco
