@@ -1,1 +1,1 @@
-"""COCO AP and mIoU: exact and fast metrics that stand in for mmdet's and mmseg's own."""
+"""COCO AP and mIoU: exact and fast replacements of mmdet's and mmseg's metrics, and files of predictions."""

@@ -14,7 +14,7 @@ from ..errors import UserError, few
 from .coco_data import category_ids, check_result, load_ground_truth, to_coco, write_detections
 from .coco_eval import BACKENDS, CocoEvaluation, evaluate
 
-KINDS = ('bbox', 'segm', 'proposal', 'proposal_fast')
+METRIC_NAMES = ('bbox', 'segm', 'proposal', 'proposal_fast')
 
 
 @METRICS.register_module()
@@ -48,7 +48,7 @@ class FastCocoMetric(CocoMetric):
 
     def __init__(self, ann_file: str | None = None, metric: str | list[str] = 'bbox', *, backend: str = 'faster',
                  sort_categories: bool = False, **options):
-        _check_choice('metric', [metric] if isinstance(metric, str) else metric, KINDS)
+        _check_choice('metric', [metric] if isinstance(metric, str) else metric, METRIC_NAMES)
         _check_choice('backend', [backend], BACKENDS)
         super().__init__(metric=metric if isinstance(metric, str) else list(metric), **options)
         _check_choice('metric_items', self.metric_items or (), self._item_names())

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..utils.files import atomic_write
 from .confusion import areas, confusion_matrix
 
-KINDS = ('mIoU', 'mDice', 'mFscore')
+METRIC_NAMES = ('mIoU', 'mDice', 'mFscore')
 
 
 @METRICS.register_module()
@@ -50,9 +50,9 @@ class FastIoUMetric(IoUMetric):
     def __init__(self, ignore_index: int = 255, iou_metrics: str | Sequence[str] = ('mIoU',),
                  nan_to_num: int | None = None, beta: int = 1, *, per_class: bool = False, **options):
         names = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
-        unknown = [name for name in names if name not in KINDS]
+        unknown = [name for name in names if name not in METRIC_NAMES]
         if unknown:
-            raise UserError(f'FastIoUMetric: iou_metrics {unknown[0]!r} is unknown; expected {", ".join(KINDS)}')
+            raise UserError(f'FastIoUMetric: iou_metrics {unknown[0]!r} is unknown; expected {", ".join(METRIC_NAMES)}')
         super().__init__(ignore_index=ignore_index, iou_metrics=names, nan_to_num=nan_to_num, beta=beta, **options)
         self.per_class = per_class
         self.confusion_matrix: Tensor | None = None

@@ -1,1 +1,1 @@
-"""From a trained model to predictions: test protocols and the `Predictor`."""
+"""The `Predictor`, test protocols, and predictions of files."""

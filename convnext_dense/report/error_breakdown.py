@@ -19,7 +19,7 @@ MEANINGS = {
     'Loc': 'right class, IoU from 0.1 to 0.5',
     'Both': 'wrong class, IoU from 0.1 to 0.5',
     'Dupe': 'a second detection of an object',
-    'Bkg': 'nothing there, IoU below 0.1',
+    'Bkg': 'background, IoU below 0.1',
     'Miss': 'an object without any detection',
     'FP': 'all false positives',
     'FN': 'all objects without a match',
