@@ -11,7 +11,7 @@ n-1 for `classes` and `ignore_index` for pixels of no class (so `reduce_zero_lab
 import json
 import unicodedata
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from reprlib import repr as short_repr
 
@@ -71,10 +71,10 @@ class DatasetInfo:
 
     def write(self, folder) -> None:
         """Write `dataset.json` into `folder`."""
-        content = {key: value for key, value in asdict(self).items() if value is not None and key != 'splits'}
+        content = {key: value for key, value in vars(self).items() if value is not None and key != 'splits'}
         content['splits'] = {}
         for name, split in self.splits.items():
-            record = {key: value for key, value in asdict(split).items() if value is not None}
+            record = {key: value for key, value in vars(split).items() if value is not None}
             record[COUNTED[self.task]] = record.pop('counts')
             content['splits'][name] = record
         with atomic_write(Path(folder, INFO_FILE)) as part:
@@ -102,6 +102,11 @@ class DatasetInfo:
                             'again') from None
 
 
+def is_class_name(name: str) -> bool:
+    """Whether a name is one line of text."""
+    return bool(name.strip()) and _is_line(name)
+
+
 def check_class_names(names: list[str]) -> None:
     """Refuse names that cannot be printed on one line or told apart.
 
@@ -109,7 +114,7 @@ def check_class_names(names: list[str]) -> None:
         ValueError: names the class.
     """
     for name in names:
-        if not name.strip() or any(unicodedata.category(character) in BREAKS for character in name):
+        if not is_class_name(name):
             raise ValueError(f'the class name {short_repr(name)} is empty or has a line break or control character, '
                              'expected one line of text')
     if len(set(names)) < len(names):

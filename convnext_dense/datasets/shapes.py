@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from reprlib import repr as short_repr
 
 import cv2
 import numpy as np
@@ -108,7 +109,7 @@ def _is_present(out: Path, params: ShapesParams, overwrite: bool) -> bool:
         return True
     if overwrite:
         return False
-    raise UserError(f'{out} holds a shapes data set with other parameters ({found}, wanted {wanted}): '
+    raise UserError(f'{out} holds a shapes data set with other parameters ({short_repr(found)}, wanted {wanted}): '
                           'choose another folder, or overwrite it (--overwrite)')
 
 

@@ -260,6 +260,8 @@ FILE_FAULTS = [
     Fault('class-tiny', 'coco', category(('train', 'val'), 3, id=66, name='rare'), also=('class-absent',)),
     Fault('category-ids', 'pennfudan', category(('train', 'val'), id=9, name='far', says='1 to 9'),
           also=('class-absent',)),
+    Fault('category-name', 'coco', category(('train', 'val'), id=67, name='a\nb', says='category 67'),
+          also=('class-absent',)),
     Fault('image-outside', 'coco', outside_record, also=('image-without-objects',)),
     Fault('image-oversized', 'coco', replaced(lambda copy, number: image_of(copy, 9), png_header(20_000, 20_000))),
 ]

@@ -12,6 +12,7 @@ from ...errors import UserError
 from ...utils.files import is_inside
 from ..json_stream import stream_json
 from ..json_values import is_integer, is_number
+from ..layout import is_class_name
 from .codes import SMALL_SIDE, TINY
 from .findings import Findings
 from .segmentations import SLACK, check_area, check_mask
@@ -206,6 +207,8 @@ def _add_category(record, tables: CocoTables, names: set, file: Path, findings: 
     else:
         if name in names:
             findings.add('category-name-duplicate', file, f'category {number}', name)
+        elif not is_class_name(name):
+            findings.add('category-name', file, f'category {number}', name)
         names.add(name)
         tables.categories[number] = name
 

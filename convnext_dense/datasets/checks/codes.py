@@ -51,6 +51,7 @@ CODES = {
     # categories and classes
     'category-id-duplicate': ('error', 'two categories have the same id'),
     'category-name-duplicate': ('error', 'two categories have the same name'),
+    'category-name': ('error', 'a category name is empty, or has a line break or control character'),
     'category-ids': ('note', 'category ids are not 1 to n; that is fine, they are mapped by name'),
     'split-classes': ('error', 'training and validation have different categories'),
     'class-absent': ('warning', 'a class has no object or pixel in this split'),

@@ -13,7 +13,7 @@ from ...utils.files import written_whole
 from ...utils.images import image_size, open_image
 from ..convert.pairs import read_ids
 from ..json_stream import stream_json
-from ..json_values import is_integer
+from ..json_values import is_integer, is_number
 from .coco import CocoTables, CocoTarget, check_annotation, read_tables
 from .findings import Findings, one_line
 from .labels import LabelCheck
@@ -104,14 +104,17 @@ def _measure(annotation: dict, width: int, height: int) -> dict:
     segmentation = annotation.get('segmentation')
     if not segmentation:
         x, y, w, h = annotation['bbox']
-        return {'area': w * h} if np.isfinite(w * h) and w > 0 and h > 0 and x < width and y < height else {}
+        return {'area': w * h} if is_number(w * h) and w > 0 and h > 0 and x < width and y < height else {}
     whole = {**annotation, 'bbox': [0, 0, width, height], 'area': None}
     if any(code not in ('mask-box-mismatch', 'mask-outside', 'area-mismatch')
            for code, _ in check_annotation(whole, CocoTables({annotation['image_id']: 0}, [''], [(width, height)],
                                                          {annotation['category_id']: ''}))):
         return {}
     if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        # the time that pycocotools takes grows with the length of the edges, inside the image or not
+        near = [np.clip(np.reshape(polygon, (-1, 2)), (-width, -height), (2 * width, 2 * height)).ravel().tolist()
+                for polygon in segmentation]
+        rle = coco_mask.merge(coco_mask.frPyObjects(near, height, width))
         points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
         low, high = points.min(0), points.max(0)
         return {'bbox': [*low.tolist(), *(high - low).tolist()], 'area': int(coco_mask.area(rle))}

@@ -6,6 +6,7 @@ from pathlib import Path
 from reprlib import repr as short_repr
 
 from ...errors import UserError
+from ..json_values import is_integer
 
 KNOWN_FILES = ('classes.txt', 'labels.txt', 'label_colors.txt', 'class_dict.csv', 'classes.json', 'obj.names')
 VOID_NAMES = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored'}  # taken as "no class" unless --ignore is given
@@ -107,8 +108,8 @@ def _from_json(content) -> list[ClassEntry]:
         if isinstance(item, tuple) and isinstance(item[1], str):  # id: name
             entry = ClassEntry(item[1], int(item[0]))
         elif isinstance(item, tuple):  # name: id, or name: colour
-            entry = ClassEntry(item[0], item[1] if isinstance(item[1], int) else index,
-                               None if isinstance(item[1], int) else _colour(item[1]))
+            entry = (ClassEntry(item[0], item[1]) if is_integer(item[1]) else
+                     ClassEntry(item[0], index, _colour(item[1])))
         elif isinstance(item, str):
             entry = ClassEntry(item, index)
         else:

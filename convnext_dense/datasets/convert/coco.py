@@ -1,4 +1,5 @@
 """COCO json: polygons, run lengths, crowds or boxes only; every key of images and annotations is kept."""
+import os
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -76,10 +77,10 @@ def image_folder(ann_file: Path, root: Path, file_name: str) -> Path:
     places = [base / part for base in (root, ann_file.parent, ann_file.parent.parent)
               for part in (name, split, f'images/{name}', f'images/{split}', 'images', '')]
     for place in places:
-        if (place / file_name).is_file():
+        if os.path.isfile(place / file_name):  # False also for a name that no file can have
             return place
-    raise UserError(f'{ann_file}: its image {file_name} is not in {root}, {root / "images"} or {root / name}: name the '
-                    'folder with --images')
+    raise UserError(f'{ann_file}: its image {short_repr(file_name)} is not in {root}, {root / "images"} or '
+                    f'{root / name}: name the folder with --images')
 
 
 def _read_file(file: Path, root: Path, options: Options, split: str | None, source: Source) -> None:
@@ -142,7 +143,7 @@ def _image_folder(file: Path, root: Path, options: Options, images: list[dict]) 
         raise UserError(f'{file} lists no images: expected {{id, file_name, width, height}} for each')
     for name in options.images:
         for folder in (Path(name), root / name):
-            if (folder / images[0]['file_name']).is_file():
+            if os.path.isfile(folder / images[0]['file_name']):
                 return folder
     if options.images:
         raise UserError(f'--images {" ".join(options.images)}: {short_repr(images[0]["file_name"])} of {file} is not '

@@ -88,6 +88,8 @@ def _image_size(sample: Sample, skipped: Skipped) -> tuple[int, int] | None:
         skipped.add('image does not exist', sample.image)
     except OversizedImageError:
         skipped.add(_oversized('image'), sample.image)
+    except UserError:
+        raise
     except Exception:  # PIL's readers fail in many ways; the finding is the same
         skipped.add('image cannot be read', sample.image)
     return None

@@ -1,4 +1,5 @@
 """YOLO's data.yaml: class names, and where the images of each split are. Small, flat files only."""
+import os
 from pathlib import Path
 from reprlib import repr as short_repr
 
@@ -82,9 +83,9 @@ def _names(names, file: Path) -> list[str]:
 def _listed_images(file: Path, folder: Path, base: str, entry: str) -> list[Path]:
     """Images of a folder, or of a text file that lists them; `path` may be missing, relative or outdated."""
     for place in (folder / base / entry, folder / entry, folder / entry.removeprefix('../'), Path(base) / entry):
-        if place.is_dir():
+        if os.path.isdir(place):  # False also for a name that no folder can have
             return image_files(place)
-        if place.suffix == '.txt' and place.is_file():
+        if place.suffix == '.txt' and os.path.isfile(place):
             lines = place.read_text(encoding='utf-8', errors='replace').splitlines()
             return [place.parent / line.strip() for line in lines if line.strip()]
     raise UserError(f'{file}: {short_repr(entry)} is neither a folder nor a text file below {folder}: correct its path')
