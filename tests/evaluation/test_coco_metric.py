@@ -177,7 +177,7 @@ def test_annotation_files_that_cannot_work(case, tmp_path):
     for bad, sentence in [
             ({'images': []}, "with the key 'categories', found images"),
             ({key: content[key] for key in ('images', 'categories')}, "with the key 'annotations'"),
-            (case[1], 'a json object with images, categories, annotations, found a list: name the annotations'),
+            (case[1], 'a JSON object with images, categories, annotations, found a list: name the annotations'),
             ({**content, 'categories': no_names}, "entry 1 of 'categories' has no 'name'"),
             *((change(content, key), f"of 'annotations' has no '{key}'") for key in
               ('image_id', 'category_id', 'bbox', 'area'))]:
