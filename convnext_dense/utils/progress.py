@@ -19,11 +19,3 @@ def progress_bar(description: str, total: int | None = None, unit: str = 'it', *
     return tqdm(desc=description, total=total, unit=f' {unit}', mininterval=0.2 if on_terminal else 10,
                 maxinterval=10, dynamic_ncols=True, bar_format=None if total is None else FORMAT, file=sys.stderr,
                 **options)
-
-
-def show_progress(what: str, done: int, total: int) -> None:
-    """A line on stderr that counts up on a terminal; elsewhere a line per quarter."""
-    if sys.stderr.isatty():
-        print(f'\r{what} {done}/{total}', end='\n' if done == total else '', file=sys.stderr, flush=True)
-    elif done == total or done % max(1, total // 4) == 0:
-        print(f'{what} {done}/{total}', file=sys.stderr, flush=True)
