@@ -89,7 +89,7 @@ def test_any_damaged_byte_is_one_sentence_or_harmless(written):
 
 
 def rewrite(file, change) -> None:
-    """Apply `change` to the members, {name: bytes or array}, of a file; everything is stored without compression."""
+    """Apply `change` to the members, {name: bytes or array}, of a file; compression stays as it is."""
     with np.load(file) as arrays:
         members = {name: arrays[name] for name in arrays.files}
     members['images.json'] = json.loads(members['images.json'])
@@ -99,7 +99,9 @@ def rewrite(file, change) -> None:
             if name == 'images.json':
                 archive.writestr(name, json.dumps(content))
             else:
-                with archive.open(f'{name}.npy', 'w') as member:
+                info = zipfile.ZipInfo(f'{name}.npy')
+                info.compress_type = zipfile.ZIP_DEFLATED if name.startswith('labels_') else zipfile.ZIP_STORED
+                with archive.open(info, 'w') as member:
                     np.lib.format.write_array(member, np.asarray(content))
 
 
@@ -128,6 +130,17 @@ def test_content_that_does_not_fit_is_one_sentence(damage, tmp_path):
     rewrite(tmp_path / 'predictions.npz', damage)
     with pytest.raises(UserError, match='predictions.npz cannot be read as predictions'):
         read_predictions(tmp_path / 'predictions.npz')
+
+
+@pytest.mark.parametrize('name', ['images.json', 'scores.npy'])
+def test_a_small_file_cannot_take_any_amount_of_memory(name, tmp_path):
+    """A deflated member can be a thousand times as large as the file."""
+    write_predictions(tmp_path / 'good.npz', [plain_prediction(sample('det', 0))])
+    with zipfile.ZipFile(tmp_path / 'good.npz') as good, zipfile.ZipFile(tmp_path / 'bomb.npz', 'w') as bomb:
+        for member in good.namelist():
+            bomb.writestr(member, good.read(member), zipfile.ZIP_DEFLATED if member == name else zipfile.ZIP_STORED)
+    with pytest.raises(UserError, match=f'{name} is not compressed as expected'):
+        read_predictions(tmp_path / 'bomb.npz')
 
 
 def test_a_label_map_cannot_take_more_memory_than_its_image(tmp_path):
