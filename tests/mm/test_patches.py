@@ -140,3 +140,15 @@ def test_the_search_finds_what_it_looks_for():
     assert foreign_changes('import sys\nsys.modules["a"] = None') and foreign_changes('from a import B\nB.c = 1')
     assert foreign_changes('HOOKS.register_module(name="x", force=True)')
     assert not foreign_changes('from a import B\nb = B()\nb.c = 1')
+
+
+# changes of this process's own state that are no change of foreign code
+OWN_STATE = {"os.environ['CUDA_VISIBLE_DEVICES'] = '-1'", "sys.argv = [f'convnext-dense {name}', *sys.argv[2:]]"}
+
+
+def test_foreign_code_is_changed_in_mm_alone(repo_root):
+    package = repo_root / 'convnext_dense'
+    found = {f'{file.relative_to(package)}: {change}' for file in sorted(package.rglob('*.py'))
+             if file.relative_to(package).parts[0] != 'mm'
+             for change in foreign_changes(file.read_text()) if change not in OWN_STATE}
+    assert found == set()
