@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> tuple[dict, str]:
-    """Measure; returns the figures and the table to print.
+    """Measure; returns the times and the table to print.
 
     Raises:
         UserError: a count below 1, more than one thread, data that is not there, or a sample on which the two
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def load(name: str, data: Path) -> Config:
-    """A config whose data root begins with ``data`` in the place of the recipe's ``data/``."""
+    """A config whose data root begins with ``data`` instead of the recipe's ``data/``."""
     cfg = load_config(name)
     root = Path(cfg.get('data_root') or '')
     if root.parts[:1] == ('data',):

@@ -11,7 +11,7 @@ class Float32RoIExtractor(SingleRoIExtractor):
     """mmdet's SingleRoIExtractor on float32 features and RoIs; the result has the features' type.
 
     mmdet 3 rounds RoIs to the features' type. In fp16 the area overflows above 65,504 px², so that an RoI of 256 to
-    448 px is pooled at stride 32 in the place of 16, and coordinates above 1024 px become whole pixels; in bf16 those
+    448 px is pooled at stride 32 instead of 16, and coordinates above 1024 px become whole pixels; in bf16 those
     become multiples of 8. In float32 both extractors are the same.
 
     A compiled mmcv, whose RoIAlign has no bf16, can train in bf16 with this one.

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: metrics.json, predictions, pictures."""
+"""Evaluation outputs: metrics.json, predictions, pictures."""
 import json
 import math
 from pathlib import Path

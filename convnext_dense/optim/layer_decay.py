@@ -61,8 +61,8 @@ def parameter_settings(model: nn.Module, paramwise_cfg: Mapping, weight_decay: f
     last_layer = find_last_layer(backbone, paramwise_cfg.get('num_layers'))
     stage_wise = paramwise_cfg['decay_type'] == 'stage_wise'
     if stage_wise and not any(name.startswith('stages.') for name, _ in backbone.named_parameters()):
-        raise UserError(f"decay_type='stage_wise' needs a backbone whose parameters are named stages.0 to stages.3, "
-                        f"which {type(backbone).__name__} has not; use decay_type='layer_wise'")
+        raise UserError(f"decay_type='stage_wise' needs a backbone with parameters named stages.0 to stages.3; "
+                        f"{type(backbone).__name__} has none, so use decay_type='layer_wise'")
 
     custom_keys = paramwise_cfg.get('custom_keys') or {}
     by_length = sorted(custom_keys, key=lambda key: (-len(key), key))

@@ -10,7 +10,7 @@ STOCK = {'FastLoadAnnotations': 'LoadAnnotations', 'FastPackDetInputs': 'PackDet
 
 
 def stock_pipeline(pipeline: list) -> list:
-    """The config of a pipeline with mmdet's or mmseg's own transforms in the place of ours, nested ones included."""
+    """The config of a pipeline with mmdet's or mmseg's own transforms instead of ours, nested ones included."""
     def stock(node):
         if isinstance(node, dict):
             return {key: STOCK.get(value, value) if key == 'type' else stock(value) for key, value in node.items()}

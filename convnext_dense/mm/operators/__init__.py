@@ -2,7 +2,7 @@
 
 Every operator that a model of mmdet or mmsegmentation reaches has the signature and the results of the compiled one
 of its name, for tensors of any layout on the CPU or a GPU, in float32, half precision and float64. One small file a
-family; :mod:`.extension` puts them in the place of mmcv's compiled module. docs/operators.md lists them with their
+family; :mod:`.extension` puts them where mmcv expects its compiled module. docs/operators.md lists them with their
 users and the comparison with compiled ones.
 """
 from .extension import OPERATORS, StandIn, WithCare, compiled, in_use, install, load_compiled, with_care
