@@ -5,15 +5,6 @@ _base_ = './upernet_convnext-b-in1k_8xb2-amp-160k_ade20k-512x512.py'
 model = dict(
     backbone=dict(use_grn=True, layer_scale_init_value=0.0, init_cfg=dict(checkpoint='convnextv2_base_in1k')))
 # The V2 paper's test scales. It does not say whether images are flipped; here they are, as in the V1 protocol.
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale=(int(2048 * r), int(512 * r)), keep_ratio=True)
-             for r in (0.75, 0.875, 1.0, 1.125, 1.25)],
-            [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='PackSegInputs')],
-        ]),
-]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'][0] = [
+    dict(type='Resize', scale=(int(2048 * r), int(512 * r)), keep_ratio=True) for r in (0.75, 0.875, 1.0, 1.125, 1.25)]

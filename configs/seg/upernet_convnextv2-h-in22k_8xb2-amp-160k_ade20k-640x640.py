@@ -12,15 +12,6 @@ model = dict(
     test_cfg=dict(crop_size=(640, 640), stride=(426, 426)))
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(num_layers=12))
 # The V2 paper's test scales. It does not say whether images are flipped; here they are, as in the V1 protocol.
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale=(int(2560 * r), int(640 * r)), keep_ratio=True)
-             for r in (0.75, 0.875, 1.0, 1.125, 1.25)],
-            [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='PackSegInputs')],
-        ]),
-]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'][0] = [
+    dict(type='Resize', scale=(int(2560 * r), int(640 * r)), keep_ratio=True) for r in (0.75, 0.875, 1.0, 1.125, 1.25)]

@@ -73,19 +73,19 @@ def test_timm_dinov3(image, tmp_path):
     compare(tmp_path / 'timm.pth', features, image, 'timm DINOv3', 'V1', 'tiny', '.pth')
 
 
-def hf_config(transformers, version, size, **more):
+def transformers_model(kind, version, size, **more):
+    """transformers' ConvNeXt with random weights; ``kind`` is what its class is called after the family."""
+    transformers = pytest.importorskip('transformers')
+    family = 'ConvNextV2' if version == 'V2' else 'ConvNext'
     depths, dims = ARCHITECTURES[size]
-    config = getattr(transformers, 'ConvNextV2Config' if version == 'V2' else 'ConvNextConfig')
-    return config(depths=list(depths), hidden_sizes=list(dims), **more)
+    config = getattr(transformers, f'{family}Config')(depths=list(depths), hidden_sizes=list(dims), **more)
+    return randomise(getattr(transformers, f'{family}{kind}')(config))
 
 
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('version', ['V1', 'V2'])
 def test_transformers_classifier(image, tmp_path, version, size):
-    transformers = pytest.importorskip('transformers')
-    family = 'ConvNextV2' if version == 'V2' else 'ConvNext'
-    model = randomise(getattr(transformers, f'{family}ForImageClassification')(
-        hf_config(transformers, version, size)))
+    model = transformers_model('ForImageClassification', version, size)
     with torch.no_grad():
         features = model(image, output_hidden_states=True).hidden_states[1:]
     shard = sum(p.numel() for p in model.parameters()) * 4 // 3
@@ -101,10 +101,7 @@ def test_transformers_classifier(image, tmp_path, version, size):
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('version', ['V1', 'V2'])
 def test_transformers_backbone(image, tmp_path, version, size):
-    transformers = pytest.importorskip('transformers')
-    family = 'ConvNextV2' if version == 'V2' else 'ConvNext'
-    model = randomise(getattr(transformers, f'{family}Backbone')(
-        hf_config(transformers, version, size, out_features=['stage1', 'stage2', 'stage3', 'stage4'])))
+    model = transformers_model('Backbone', version, size, out_features=['stage1', 'stage2', 'stage3', 'stage4'])
     with torch.no_grad():
         features = model(image).feature_maps
     model.save_pretrained(tmp_path)
@@ -113,8 +110,7 @@ def test_transformers_backbone(image, tmp_path, version, size):
 
 
 def test_transformers_model(image, tmp_path):
-    transformers = pytest.importorskip('transformers')
-    model = randomise(transformers.ConvNextModel(hf_config(transformers, 'V1', 'atto')))
+    model = transformers_model('Model', 'V1', 'atto')
     with torch.no_grad():
         features = model(image, output_hidden_states=True).hidden_states[1:]
     model.save_pretrained(tmp_path)

@@ -3,6 +3,7 @@
 In full means on the meta device. The step and the prediction use 64x96 images, few proposals, and for the sizes
 above tiny one block per stage (with the published widths).
 """
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +154,10 @@ def values(node: dict, prefix: str = '') -> dict:
 def test_leaves_hold_only_their_delta(tmp_path):
     """No leaf says what the bases that it names say already."""
     for path in LEAVES:
-        own = {}
-        exec(compile(path.read_text(), path, 'exec'), {}, own)
+        tree, own = ast.parse(path.read_text()), {}
+        tree.body = [line for line in tree.body if '_base_.' not in ast.unparse(line)
+                     and isinstance(getattr(line, 'targets', [None])[0], ast.Name)]  # all but changes of a base's value
+        exec(compile(tree, path, 'exec'), {}, own)
         bases = own.pop('_base_')
         bases = [str((path.parent / base).resolve()) for base in (bases if isinstance(bases, list) else [bases])]
         (tmp_path / path.name).write_text(f'_base_ = {bases}')

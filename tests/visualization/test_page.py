@@ -10,24 +10,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from convnext_dense.errors import UserError
+from convnext_dense.visualization import page
 from convnext_dense.visualization.curves import Curve, losses_in, plot_curves, read_scalars
-from convnext_dense.visualization.page import (
-    Bars,
-    Code,
-    Details,
-    Heading,
-    KeyMetrics,
-    Legend,
-    Panels,
-    Picture,
-    Pictures,
-    Section,
-    Table,
-    Text,
-    encode_jpeg,
-    render_page,
-    write_text,
-)
 from convnext_dense.visualization.predictions import decode_masks
 
 
@@ -117,13 +101,15 @@ class References(HTMLParser):
 
 def test_page_fetches_nothing(tmp_path):
     plot = plot_curves({'a': Curve([0, 100], [0.2, 0.8])}, ['a'], 't', 'y', (0, 1))
-    panel = encode_jpeg(np.zeros((8, 8, 3), np.uint8))
-    html = render_page('A title', 'lead', [
-        KeyMetrics([('0.517', 'box AP')]), Details('more', [Code('x = 1')]), Legend([('triangle', (1, 2, 3))]),
-        Section('One', [Text('A note.'), Heading('two'), Bars(['AP'], [('cat', [50.0])], 100),
-                        Table(('m', 'v'), [('AP', 0.5)]),
-                        Pictures([Picture(plot, 'caption', 'alt'), Panels([('ground truth', panel)], 'name')])])])
-    write_text(tmp_path / 'sub/index.html', html)
+    panel = page.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+    html = page.render_page('A title', 'lead', [
+        page.KeyMetrics([('0.517', 'box AP')]), page.Details('more', [page.Code('x = 1')]),
+        page.Legend([('triangle', (1, 2, 3))]),
+        page.Section('One', [page.Text('A note.'), page.Heading('two'), page.Bars(['AP'], [('cat', [50.0])], 100),
+                        page.Table(('m', 'v'), [('AP', 0.5)]),
+                        page.Pictures([page.Picture(plot, 'caption', 'alt'),
+                                       page.Panels([('ground truth', panel)], 'name')])])])
+    page.write_text(tmp_path / 'sub/index.html', html)
     assert [file.name for file in (tmp_path / 'sub').iterdir()] == ['index.html']
     references = References()
     references.feed((tmp_path / 'sub/index.html').read_text())
@@ -138,14 +124,14 @@ def test_page_fetches_nothing(tmp_path):
 def test_pictures_survive_embedding():
     gradient = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 64, 0).repeat(3, 2)
     gradient[..., 2] = 0
-    html = Pictures([Picture(encode_jpeg(gradient), 'caption', 'alt')]).html()
+    html = page.Pictures([page.Picture(page.encode_jpeg(gradient), 'caption', 'alt')]).html()
     data = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1])
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(decoded.astype(int) - gradient).mean() < 4
 
 
 def test_text_from_outside_cannot_become_markup():
-    section = Section('<b>', [Text('<i>'), Table(('<u>',), [('<s>', 0.5)])])
-    html = render_page('<script>1</script>', '"a" & b', [section])
+    section = page.Section('<b>', [page.Text('<i>'), page.Table(('<u>',), [('<s>', 0.5)])])
+    html = page.render_page('<script>1</script>', '"a" & b', [section])
     assert not re.search(r'<(script|b|i|u|s)>', html)
     assert '&lt;script&gt;1' in html and '0.500' in html
