@@ -6,6 +6,7 @@ for libraries that count stages in another way.
 """
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -32,8 +33,18 @@ class Template:
                 factor, offset = _STAGE.fullmatch(part).groups()
                 pattern += _NUMBER
                 self.places.append(('s', int(factor or 1), int(offset or 0)))
-        self.pattern = re.compile(pattern)
-        self.at_end = re.compile(r'(|.*?\.)' + pattern)
+        self._text_of_pattern = pattern
+
+    # compiled when first used: there are hundreds of templates, and most programs load one checkpoint or none
+    @cached_property
+    def pattern(self) -> re.Pattern:
+        """Of a key that is an instance of this template."""
+        return re.compile(self._text_of_pattern)
+
+    @cached_property
+    def at_end(self) -> re.Pattern:
+        """Of a key that ends in an instance of this template, with what is before it as the first group."""
+        return re.compile(r'(|.*?\.)' + self._text_of_pattern)
 
     def match(self, key: str) -> dict | None:
         """The values of the placeholders if ``key`` is an instance of this template, else None."""
