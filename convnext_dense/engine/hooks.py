@@ -79,7 +79,8 @@ class SafeCheckpointHook(CheckpointHook):
             return
         loop, state = runner.train_loop, states[runner.rank]
         if hasattr(loop, 'dataloader_iterator'):
-            loop.dataloader_iterator = RestoreAfterReplay(loop.dataloader_iterator, loop.iter, state)
+            replayed = 0 if getattr(loop, 'fast_forward_on_resume', False) else loop.iter  # an option of onedl-mmengine
+            loop.dataloader_iterator = RestoreAfterReplay(loop.dataloader_iterator, replayed, state)
         else:
             set_random_state(state)
 

@@ -1,4 +1,4 @@
-"""Random state of a process, saved in checkpoints restored when a run resumes."""
+"""Random state of a process, saved in checkpoints and restored when a run resumes."""
 import random
 from typing import Any
 
@@ -29,8 +29,9 @@ def set_random_state(state: dict[str, Any]) -> None:
 class RestoreAfterReplay:
     """A loop's data iterator that sets the random state once the batches before the checkpoint have been replayed.
 
-    mmengine's iteration-based loop resumes by loading all batches up to the checkpoint again. Without workers that
-    advances the generators of this process, and no hook is called between the last of them and the first new batch.
+    mmengine's iteration-based loop resumes by loading all batches up to the checkpoint again; onedl-mmengine's skips
+    them in the sampler where it can. Without workers loading advances the generators of this process, and no hook is
+    called between the last of these batches and the first new one.
 
     Args:
         iterator: the loop's own.
@@ -46,6 +47,13 @@ class RestoreAfterReplay:
 
     def __next__(self):
         if self.replayed == 0:
+            if hasattr(self.iterator, '_ensure_iterator'):
+                self.iterator._ensure_iterator()  # onedl's builds it late, which draws a number
             set_random_state(self.state)
         self.replayed -= 1
         return next(self.iterator)
+
+    def skip_iter(self, num_iters: int) -> None:
+        """How onedl-mmengine's loop asks for the replay."""
+        self.iterator.skip_iter(num_iters)
+        self.replayed -= num_iters
