@@ -44,7 +44,7 @@ setup(
     install_requires=[
         'torch>=2.4',
         'torchvision>=0.19',
-        'numpy>=1.24',
+        'numpy>=1.26',
         'opencv-python>=4.8',
         'pycocotools>=2.0.7',
         'faster-coco-eval>=1.6',
