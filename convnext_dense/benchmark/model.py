@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import cv2
 import numpy as np
@@ -20,7 +19,7 @@ from ..inference.predictor import Predictor
 from ..mm.device import use_device
 from ..recipes.model_info import published_input
 from .backbone import describe_machine, peak_memory
-from .timing import synchronize, time_once
+from .timing import CLOCKS, synchronize, time_once
 
 HELP = 'latency and throughput of a whole model, split into data, backbone, neck, heads and post-processing'
 PARTS = ('data', 'backbone', 'neck', 'RPN', 'RoI heads', 'decode head', 'post-processing', 'other')
@@ -37,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--rounds', type=int, default=9, help='repetitions; the median counts (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--compare', action='store_true',
+                        help="against the stock stack (mmdet's and mmseg's own classes, the official backbone code) "
+                             'with the same weights, interleaved; results are checked to agree')
+    parser.add_argument('--train', action='store_true', help='with --compare: losses and gradients on made targets, too')
+    parser.add_argument('--clock', choices=tuple(CLOCKS), default='wall',
+                        help='with --compare: cpu counts the processor time of this process alone, for a busy machine '
+                             '(with --threads 1)')
+    parser.add_argument('--autocast', choices=('bfloat16', 'float16'), help='with --compare: mixed precision on both')
 
 
 def run(args: argparse.Namespace) -> tuple[dict, str]:
@@ -49,11 +56,18 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     """
     if min(args.batch, args.rounds, *(args.size or (1,))) < 1:
         raise UserError('benchmark model: --batch, --rounds and --size must be at least 1')
+    if (args.train or args.autocast) and not args.compare:
+        raise UserError('benchmark model: --train and --autocast go with --compare')
     use_device(args.device)
     cfg = load_config(args.config, args.cfg_options)
     if not args.checkpoint:
         keep_all_detections(cfg)
-    predictor = Predictor(cfg, args.checkpoint, args.device)
+    if args.compare:
+        from .compare import build_pair, compare, format_comparison  # needs mmdet and mmseg
+        predictors = build_pair(cfg, args.checkpoint, args.device)
+        predictor = predictors['ours']
+    else:
+        predictor = Predictor(cfg, args.checkpoint, args.device)
     with tempfile.TemporaryDirectory() as folder:
         files = [source.path for source in find_inputs([args.images or make_image(cfg, args.size, folder)])]
         batch = [files[index % len(files)] for index in range(args.batch)]
@@ -62,9 +76,12 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
             raise UserError(f'benchmark model: {args.images} gives images of {len(shapes)} sizes, as '
                             f'{" and ".join(map(str, sorted(shapes)[:2]))}, which cannot be one batch: use --batch 1, '
                             'or images of one size')
-        result = measure(predictor, batch, args)
+        result = compare(predictors, batch, args) if args.compare else measure(predictor, batch, args)
     result |= dict(config=args.config, weights=args.checkpoint or 'random', machine=describe_machine(args.device),
                    batch=args.batch, network_input=shapes.pop(), rounds=args.rounds)
+    if args.compare:
+        result |= dict(autocast=args.autocast, clock=args.clock)
+        return result, format_comparison(result)
     return result, format_result(result)
 
 
@@ -118,7 +135,8 @@ class Stopwatch:
     than the model alone. As a context manager it puts clocks around the parts and takes them away again.
     """
 
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor, clock: str = 'wall'):
+        self.clock = CLOCKS[clock]
         self.seconds: dict[str, float] = defaultdict(float)
         self.inner = [0.0]  # seconds of parts inside those that run now
         self.wrapped: list[tuple[object, str]] = []
@@ -132,6 +150,7 @@ class Stopwatch:
                                      ('RPN', getattr(model, 'rpn_head', None), 'predict'),
                                      ('RoI heads', getattr(model, 'roi_head', None), 'predict'),
                                      ('decode head', getattr(model, 'decode_head', None), 'predict'),
+                                     ('decode head', getattr(model, 'decode_head', None), 'forward'),
                                      ('post-processing', model, 'postprocess_result'),
                                      ('post-processing', self.predictor, 'result'))):
             self._wrap(part, owner, method)
@@ -149,11 +168,11 @@ class Stopwatch:
     def call(self, part: str, function: Callable, *args, **kwargs):
         """Call a function and charge a part with it."""
         synchronize()
-        start, outer = perf_counter(), len(self.inner)
+        start, outer = self.clock(), len(self.inner)
         self.inner.append(0.0)
         result = function(*args, **kwargs)
         synchronize()
-        taken = perf_counter() - start
+        taken = self.clock() - start
         self.seconds[part] += taken - self.inner.pop()
         self.inner[outer - 1] += taken
         return result

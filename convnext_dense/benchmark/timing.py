@@ -2,9 +2,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
+
+# on a machine that others use, too: seconds that its processors spent on this process, all threads together
+CLOCKS = {'wall': perf_counter, 'cpu': process_time}
 
 
 def synchronize() -> None:
@@ -31,17 +34,17 @@ def exact_float32() -> Iterator[None]:
             backend.allow_tf32 = allowed
 
 
-def time_once(function: Callable[[], object]) -> float:
-    """Seconds of one call."""
+def time_once(function: Callable[[], object], clock: str = 'wall') -> float:
+    """Seconds of one call, by one of `CLOCKS`."""
     synchronize()
-    start = perf_counter()
+    start = CLOCKS[clock]()
     function()
     synchronize()
-    return perf_counter() - start
+    return CLOCKS[clock]() - start
 
 
-def interleaved_times(functions: dict[str, Callable[[], object]], rounds: int,
-                      warmup: int = 2) -> dict[str, list[float]]:
+def interleaved_times(functions: dict[str, Callable[[], object]], rounds: int, warmup: int = 2,
+                      clock: str = 'wall') -> dict[str, list[float]]:
     """Seconds of every call: in each round every function runs once, in turn, so drift hits all alike."""
     for function in functions.values():
         for _ in range(warmup):
@@ -49,10 +52,11 @@ def interleaved_times(functions: dict[str, Callable[[], object]], rounds: int,
     times = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            times[name].append(time_once(function))
+            times[name].append(time_once(function, clock))
     return times
 
 
-def interleaved_medians(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved_medians(functions: dict[str, Callable[[], object]], rounds: int, warmup: int = 2,
+                        clock: str = 'wall') -> dict[str, float]:
     """Median seconds of `interleaved_times`."""
-    return {name: median(times) for name, times in interleaved_times(functions, rounds).items()}
+    return {name: median(times) for name, times in interleaved_times(functions, rounds, warmup, clock).items()}

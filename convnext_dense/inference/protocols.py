@@ -31,7 +31,7 @@ def use_slide(cfg: Config, size: int | None = None, stride: int | None = None) -
                         'move: expected a stride from 1 to the size')
     cfg.model.test_cfg = ConfigDict({**old, 'mode': 'slide', 'crop_size': tuple(crop), 'stride': tuple(step)})
     if cfg.model.type == 'EncoderDecoder':
-        cfg.model.type = 'SlideEncoderDecoder'
+        cfg.model.type = 'FastEncoderDecoder'
 
 
 def use_whole(cfg: Config) -> None:

@@ -27,7 +27,7 @@ SUBCLASSES = {
     'mmseg': [
         ('DATASETS', 'convnext_dense.datasets.shapes_seg'),
         ('METRICS', 'convnext_dense.evaluation.iou_metric'),
-        ('MODELS', 'convnext_dense.inference.slide'),
+        ('MODELS', 'convnext_dense.segmentation.encoder_decoder'),
         ('MODELS', 'convnext_dense.segmentation.float32_loss'),
         ('MODELS', 'convnext_dense.segmentation.uper_head'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.seg'),

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..models.kernels import linear
+
 BLOCK = 64  # output positions of one product with an interpolation matrix; beyond it most of the matrix is zero
 
 
@@ -80,7 +82,7 @@ def upsample_conv2d_one(x: Tensor, weight: Tensor, size: Sequence[int], align_co
     columns = interpolation_matrix(width, size[1], kernel, align_corners, x)
     upsampled = []
     for row in kernels:  # (k, O, C): the kernel's slices of equal vertical shift
-        products = F.conv2d(x, row.flatten(0, 1)[..., None, None]).permute(0, 2, 3, 1)  # (N, h, w, k * O)
+        products = linear(x.permute(0, 2, 3, 1), row.flatten(0, 1))  # (N, h, w, k * O)
         products = products.reshape(batch * height, width * kernel, channels)
         upsampled.append(apply_band(columns, products, kernel).view(batch, height, size[1] * channels))
     upsampled = torch.stack(upsampled, 2).view(batch, height * kernel, size[1] * channels)

@@ -173,7 +173,7 @@ def test_names_follow_the_grammar():
     for path in LEAVES:
         algorithm, model, *rest = path.stem.split('_')
         cfg = Config.fromfile(path)
-        expected = {'MaskRCNN': 'mask-rcnn', 'CascadeRCNN': 'cascade-mask-rcnn', 'EncoderDecoder': 'upernet'}
+        expected = {'MaskRCNN': 'mask-rcnn', 'CascadeRCNN': 'cascade-mask-rcnn', 'FastEncoderDecoder': 'upernet'}
         assert algorithm == expected[cfg.model.type], path.name
         gpus, batch = next(field for field in rest if 'xb' in field).split('-')[0].split('xb')
         if 'auto_scale_lr' in cfg:

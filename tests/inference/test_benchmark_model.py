@@ -23,7 +23,7 @@ class Clock:
 
 def test_parts_do_not_count_the_parts_that_they_call(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(benchmark, 'perf_counter', lambda: clock.now)
+    monkeypatch.setitem(benchmark.CLOCKS, 'wall', lambda: clock.now)
 
     class Head(nn.Module):
         def predict_by_feat(self):

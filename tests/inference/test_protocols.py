@@ -84,7 +84,7 @@ def test_ms_flip_is_the_published_protocol(reference_dir):
 def test_whole_takes_the_windows_away():
     cfg = load_config(ADE)
     use_whole(cfg)
-    assert cfg.model.test_cfg == dict(mode='whole') and cfg.model.type == 'EncoderDecoder'
+    assert cfg.model.test_cfg == dict(mode='whole') and cfg.model.type == 'FastEncoderDecoder'
 
 
 def test_protocols_of_the_other_task_are_refused(tiny):

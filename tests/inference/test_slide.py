@@ -62,7 +62,7 @@ def test_flag_changes_the_config(tiny):
     published = dict(cfg.model.test_cfg)
     use_slide(cfg)
     assert dict(cfg.model.test_cfg) == published and published['stride'] == (341, 341)
-    assert cfg.model.type == 'SlideEncoderDecoder'
+    assert cfg.model.type == 'FastEncoderDecoder'
     use_slide(cfg, 640, 426)
     assert (cfg.model.test_cfg.crop_size, cfg.model.test_cfg.stride) == ((640, 640), (426, 426))
     for size, stride in ((64, 65), (64, 0), (0, 0)):

@@ -1,7 +1,7 @@
 # UPerNet with an auxiliary FCN head on stage 3, for ADE20K's 150 classes; the leaf gives the backbone and its widths.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    type='EncoderDecoder',
+    type='FastEncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],
