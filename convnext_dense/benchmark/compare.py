@@ -16,8 +16,8 @@ from torch import nn
 
 from ..inference.predictor import Detections, Predictor, Segmentation
 from .backbone import peak_memory
-from .model import PARTS, Stopwatch
 from .stock import stock_config
+from .stopwatch import PARTS, Stopwatch
 from .timing import exact_float32, interleaved_medians
 
 SIDES = ('stock', 'ours')
@@ -86,7 +86,11 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
 
 def compare_training(predictors: dict[str, Predictor], batch: list[Path], args: argparse.Namespace,
                      autocast: Callable) -> dict:
-    """Median milliseconds of losses and of losses with gradients, on made targets; losses and gradients checked."""
+    """Median milliseconds of losses and of losses with gradients, on made targets; losses and gradients checked.
+
+    At least two images: batch norm of UPerNet's 1x1 pool cannot train on one.
+    """
+    batch = batch if len(batch) > 1 else 2 * batch
     inputs = [predictors['ours'].load(file)['inputs'] for file in batch]
     samples = [make_targets(predictors['ours'], image.shape[1:], index) for index, image in enumerate(inputs)]
     for predictor in predictors.values():
@@ -112,10 +116,12 @@ def compare_training(predictors: dict[str, Predictor], batch: list[Path], args: 
         p.model.load_state_dict(state)
     check_close('loss', values, 1e-4 if not args.autocast else 0.02)
     check_close('norm of all gradients', norms, 1e-2 if not args.autocast else 0.2)
-    times = {name: {side: 1e3 * value for side, value in interleaved_medians(functions, args.rounds, 0, args.clock).items()}
-             for name, functions in (('forward_ms', forwards), ('step_ms', steps))}
+    times = {}
+    for name, functions in (('forward_ms', forwards), ('step_ms', steps)):
+        medians = interleaved_medians(functions, args.rounds, 0, args.clock)
+        times[name] = {side: 1e3 * value for side, value in medians.items()}
     memory = {side: peak_memory(steps[side], args.device) / 1e6 for side in SIDES}
-    return dict(training=dict(**times, peak_memory_mb=memory, loss=values, gradient_norm=norms))
+    return dict(training=dict(**times, images=len(batch), peak_memory_mb=memory, loss=values, gradient_norm=norms))
 
 
 def make_targets(predictor: Predictor, size: tuple[int, int], seed: int) -> DetDataSample | SegDataSample:
@@ -186,7 +192,9 @@ def format_comparison(result: dict) -> str:
     rows = [(part, parts['stock'].get(part, 0.0), parts['ours'].get(part, 0.0)) for part in parts['stock']]
     rows.append(('whole', *(result['latency_ms'][side] for side in SIDES)))
     if 'training' in result:
-        for name, key in (('losses in training', 'forward_ms'), ('training step (losses and gradients)', 'step_ms')):
+        images = result['training']['images']
+        for name, key in ((f'losses of {images} images', 'forward_ms'),
+                          (f'losses and gradients of {images} images', 'step_ms')):
             rows.append((name, *(result['training'][key][side] for side in SIDES)))
     shape = 'x'.join(map(str, result['network_input']))
     lines = [f"{Path(result['config']).stem}, {result['weights']} weights, {result['machine']}",

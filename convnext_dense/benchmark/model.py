@@ -1,8 +1,6 @@
 """Latency of a whole detector or segmentor on image files, split into its parts."""
 import argparse
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -10,7 +8,6 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from torch import nn
 
 from ..config import load_config
 from ..errors import UserError
@@ -19,10 +16,10 @@ from ..inference.predictor import Predictor
 from ..mm.device import use_device
 from ..recipes.model_info import published_input
 from .backbone import describe_machine, peak_memory
-from .timing import CLOCKS, synchronize, time_once
+from .stopwatch import PARTS, Stopwatch
+from .timing import CLOCKS, time_once
 
 HELP = 'latency and throughput of a whole model, split into data, backbone, neck, heads and post-processing'
-PARTS = ('data', 'backbone', 'neck', 'RPN', 'RoI heads', 'decode head', 'post-processing', 'other')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--compare', action='store_true',
                         help="against the stock stack (mmdet's and mmseg's own classes, the official backbone code) "
                              'with the same weights, interleaved; results are checked to agree')
-    parser.add_argument('--train', action='store_true', help='with --compare: losses and gradients on made targets, too')
+    parser.add_argument('--train', action='store_true', help='with --compare: losses and gradients on made targets too')
     parser.add_argument('--clock', choices=tuple(CLOCKS), default='wall',
                         help='with --compare: cpu counts the processor time of this process alone, for a busy machine '
                              '(with --threads 1)')
@@ -56,8 +53,8 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     """
     if min(args.batch, args.rounds, *(args.size or (1,))) < 1:
         raise UserError('benchmark model: --batch, --rounds and --size must be at least 1')
-    if (args.train or args.autocast) and not args.compare:
-        raise UserError('benchmark model: --train and --autocast go with --compare')
+    if (args.train or args.autocast or args.clock != 'wall') and not args.compare:
+        raise UserError('benchmark model: --train, --autocast and --clock go with --compare')
     use_device(args.device)
     cfg = load_config(args.config, args.cfg_options)
     if not args.checkpoint:
@@ -126,62 +123,6 @@ def measure(predictor: Predictor, batch: list[Path], args: argparse.Namespace) -
     detections = [len(sample.pred_instances) for sample in found] if predictor.task == 'det' else None
     return dict(latency_ms=1e3 * latency, images_per_second=len(batch) / latency, parts_ms=parts,
                 peak_memory_mb=peak_memory(network, args.device) / 1e6, detections=detections)
-
-
-class Stopwatch:
-    """Sums the seconds of each part of a model, without those of the parts that it calls.
-
-    On a GPU every part is waited for, so that it is charged with its own work; the parts then take longer together
-    than the model alone. As a context manager it puts clocks around the parts and takes them away again.
-    """
-
-    def __init__(self, predictor: Predictor, clock: str = 'wall'):
-        self.clock = CLOCKS[clock]
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.inner = [0.0]  # seconds of parts inside those that run now
-        self.wrapped: list[tuple[object, str]] = []
-        self.predictor = predictor
-
-    def __enter__(self) -> 'Stopwatch':
-        model = self.predictor.model
-        for part, owner, method in ((('data', self.predictor, 'load'), ('data', model.data_preprocessor, 'forward'),
-                                     ('backbone', model.backbone, 'forward'),
-                                     ('neck', getattr(model, 'neck', None), 'forward'),
-                                     ('RPN', getattr(model, 'rpn_head', None), 'predict'),
-                                     ('RoI heads', getattr(model, 'roi_head', None), 'predict'),
-                                     ('decode head', getattr(model, 'decode_head', None), 'predict'),
-                                     ('decode head', getattr(model, 'decode_head', None), 'forward'),
-                                     ('post-processing', model, 'postprocess_result'),
-                                     ('post-processing', self.predictor, 'result'))):
-            self._wrap(part, owner, method)
-        roi_head = getattr(model, 'roi_head', None)
-        for name in ('bbox_head', 'mask_head'):
-            heads = getattr(roi_head, name, None)
-            for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-                self._wrap('post-processing', head, 'predict_by_feat')
-        return self
-
-    def __exit__(self, *_) -> None:
-        for owner, method in self.wrapped:
-            delattr(owner, method)
-
-    def call(self, part: str, function: Callable, *args, **kwargs):
-        """Call a function and charge a part with it."""
-        synchronize()
-        start, outer = self.clock(), len(self.inner)
-        self.inner.append(0.0)
-        result = function(*args, **kwargs)
-        synchronize()
-        taken = self.clock() - start
-        self.seconds[part] += taken - self.inner.pop()
-        self.inner[outer - 1] += taken
-        return result
-
-    def _wrap(self, part: str, owner, method: str) -> None:
-        function = getattr(owner, method, None)
-        if function is not None:
-            setattr(owner, method, lambda *args, **kwargs: self.call(part, function, *args, **kwargs))
-            self.wrapped.append((owner, method))
 
 
 def format_result(result: dict) -> str:

@@ -38,7 +38,14 @@ class DenseRunner(Runner):
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
     - A data set that is empty, or that lacks a class, is an error before training starts.
     - A checkpoint appears under its name only when it is completely written.
+    - Evaluation of `FastEncoderDecoder` makes label maps without full-size scores; test-time augmentation needs those.
     """
+
+    def build_model(self, model):
+        built = super().build_model(model)
+        if hasattr(built, 'labels_only'):
+            built.labels_only = True
+        return built
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not is_distributed() and get_device() == 'cpu' and self._launcher == 'pytorch':

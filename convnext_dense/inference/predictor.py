@@ -90,6 +90,8 @@ class Predictor:
         dataset = datasets_of(cfg.test_dataloader)[0]
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             self.model = MODELS.build(cfg.model)
+            if hasattr(self.model, 'labels_only'):
+                self.model.labels_only = True
             known = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo
             self.read_file, self.read_array, self.prepare = (Compose(steps) for steps in (
                 dataset['pipeline'][:1], [dict(type='LoadImageFromNDArray')],

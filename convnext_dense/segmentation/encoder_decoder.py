@@ -76,7 +76,7 @@ class FastEncoderDecoder(EncoderDecoder):
                 and head.predict_by_feat is BaseDecodeHead.predict_by_feat)
 
     def _label_map(self, windows: Sequence[tuple[tuple, Tensor]], size: Sequence[int], meta: dict) -> Tensor:
-        """Labels (1, height, width) of one image at its original size, from the scores (1, classes, h, w) of windows."""
+        """Labels (1, height, width) of an image at its original size, from the scores (1, classes, h, w) of windows."""
         best = labels = None
         for start in range(0, self.out_channels, CLASSES_TOGETHER):
             found = self._to_original(self._mean_scores(windows, size, start), meta)

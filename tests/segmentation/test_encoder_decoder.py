@@ -53,7 +53,8 @@ CASES = [  # classes, align_corners, size of the batch's images, mode, metas
                                dict(ori_shape=(120, 99), padding_size=[3, 10, 1, 2])]),
     (5, False, (70, 90), dict(mode='slide', crop_size=(48, 32), stride=(31, 17)),
      [dict(ori_shape=(140, 171)), dict(ori_shape=(70, 90), flip=True, flip_direction='vertical')]),
-    (70, False, (48, 48), dict(mode='slide', crop_size=(48, 48), stride=(32, 32), windows=3), [dict(ori_shape=(33, 99))]),
+    (70, False, (48, 48), dict(mode='slide', crop_size=(48, 48), stride=(32, 32), windows=3),
+     [dict(ori_shape=(33, 99))]),
 ]
 
 
