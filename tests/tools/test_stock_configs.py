@@ -99,6 +99,8 @@ def test_stock_config_trains_with_mmengines_runner(name, shapes, tmp_path):
     config = tmp_path / 'mine.py'
     config.write_text(f"_base_ = '{stock}'\n"
                       "custom_imports = dict(imports=['convnext_dense'], allow_failed_imports=False)\n"
+                      # theirs ask for fp16, which mmengine's wrapper refuses without a GPU
+                      + ("optim_wrapper = dict(type='MixedPrecisionOptimWrapper')\n" if pretrained else '') +
                       f'model = {model}\n' + DATA_TEXT[task].replace('{root}', str(shapes / DATA[task])) +
                       'test_dataloader = val_dataloader\nrandomness = dict(seed=0)\nwork_dir = "work"\n'
                       'default_hooks = dict(logger=dict(interval=1))\nlog_processor = dict(window_size=1)\n')
