@@ -26,8 +26,8 @@ def test_written_is_read(info, counted, absent, tmp_path):
 
 
 @pytest.mark.parametrize('content, expected', [
-    (None, 'has no dataset.json'), ('{', 'JSON'), ('{"task": "det"}', 'splits'), ('[]', 'not as'),
-    ('{"task": "seg", "splits": {}, "classes": [], "palette": [], "source": ""}', 'expected task')])
+    (None, 'has no dataset.json'), ('{', 'JSON'), ('{"task": "det"}', 'has no classes'), ('[]', 'not as'),
+    ('{"task": "seg", "splits": {}, "classes": [], "palette": [], "source": ""}', r'classes is \[\]')])
 def test_another_file_is_named(content, expected, tmp_path):
     if content is not None:
         (tmp_path / 'dataset.json').write_text(content)

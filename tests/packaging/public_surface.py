@@ -4,6 +4,7 @@
 """
 import importlib
 import json
+import pkgutil
 from pathlib import Path
 
 import convnext_dense
@@ -18,6 +19,9 @@ REGISTRIES = ('MODELS', 'DATASETS', 'TRANSFORMS', 'METRICS', 'HOOKS', 'OPTIM_WRA
 
 def public_surface() -> dict:
     """Kind -> sorted names."""
+    for module in pkgutil.walk_packages(convnext_dense.__path__, f'{convnext_dense.__name__}.'):
+        if not module.name.endswith('__main__'):
+            importlib.import_module(module.name)  # some classes register when a command first needs them
     registries = {f'{package} {name}': getattr(importlib.import_module(f'{package}.registry'), name)
                   for package in ('mmengine', 'mmdet', 'mmseg') for name in REGISTRIES}
     for registry in registries.values():
