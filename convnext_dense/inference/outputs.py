@@ -16,7 +16,7 @@ from ..visualization.draw import Colour, draw_instances, draw_legend, draw_segme
 from ..visualization.page import encode_jpeg, write_text
 from ..visualization.predictions import encode_mask
 from .inputs import Input, frame_rate
-from .predictor import Detections, Segmentation
+from .results import Detections, Segmentation
 
 LEGEND_ROWS = 3  # below a video, whose frames must have one size
 SAVE_SECONDS = 30  # between two savings of predictions.json, or 20 times as long as the last one took

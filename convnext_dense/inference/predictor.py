@@ -3,7 +3,6 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,39 +18,11 @@ from ..checkpoints.reading import find_state_dict
 from ..config import datasets_of, load_config
 from ..errors import UserError, few
 from ..recipes.metafile import find_recipe
-from ..visualization.draw import UNREADABLE, Colour, Instances, check_readable, palette_of
+from ..visualization.draw import UNREADABLE, Colour, check_readable, palette_of
 from ..visualization.predictions import instances_of
+from .results import Detections, Segmentation
 
 Image = str | os.PathLike | np.ndarray
-
-
-@dataclass
-class Detections(Instances):
-    """Objects found in one image: ``labels``, ``boxes``, ``masks`` and ``scores`` as in `Instances`, best first.
-
-    Args:
-        classes: names, indexed by the labels.
-        size: (height, width) of the image.
-    """
-    classes: Sequence[str] = ()
-    size: tuple[int, int] = (0, 0)
-
-    @property
-    def names(self) -> list[str]:
-        """Class name of every object."""
-        return [self.classes[label] for label in self.labels]
-
-
-@dataclass
-class Segmentation:
-    """The class of every pixel of one image.
-
-    Args:
-        labels: (H, W) of the image, indices into `classes`; uint8, or uint16 with more than 255 classes.
-        classes: names, indexed by the labels.
-    """
-    labels: np.ndarray
-    classes: Sequence[str]
 
 
 class Predictor:

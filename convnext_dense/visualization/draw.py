@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -235,6 +234,7 @@ def line_width(image: np.ndarray) -> int:
 
 def load_font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib ships it, so that every machine draws the same letters."""
+    import matplotlib  # late: the runtime imports this module, and often draws nothing
     path = Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'
     return ImageFont.truetype(str(path), size)
 
