@@ -20,6 +20,7 @@ if environment.installed('mmengine'):
     patches.resolve_configs(OWN_PREFIX, find_config)
     patches.escape_dumped_configs()
     patches.load_safely(read_checkpoint)
+    patches.stand_in_for_mmpretrain(ConvNeXt)
     patches.load_strictly(loading.has_our_backbone, load_in_runner)
 
 __all__ = ['ConvNeXt', 'Predictor', 'RoadmapNet', '__version__', 'load_checkpoint']

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from ..config import DATALOADERS
 from ..config.data_files import check_files
+from ..config.model_checks import check_channels, check_operators
 from ..config.preflight import (
     annotation_files,
     check_built_dataset,
@@ -36,13 +37,14 @@ class DenseRunner(Runner):
     """mmengine's Runner, with these differences.
 
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
-    - A data set that is empty, or that lacks a class, is an error before training starts.
+    - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
     - A checkpoint appears under its name only when it is completely written.
     - Evaluation of `FastEncoderDecoder` makes label maps without full-size scores; test-time augmentation needs those.
     """
 
     def build_model(self, model):
         built = super().build_model(model)
+        check_operators(built)
         if hasattr(built, 'labels_only'):
             built.labels_only = True
         return built
@@ -158,6 +160,7 @@ def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None
     if resume or cfg.get('resume'):
         set_resume(cfg, resume)
     check_numbers(cfg)
+    check_channels(cfg)
     check_config(cfg, DATALOADERS[:2])
     return cfg
 
@@ -179,6 +182,7 @@ def prepare_testing(cfg: Config, checkpoint: str, launcher: str = 'none') -> Con
     cfg.model.backbone.pop('init_cfg', None)  # the checkpoint provides all weights
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'EMAHook']
     check_numbers(cfg)
+    check_channels(cfg)
     check_config(cfg, DATALOADERS[2:])
     make_work_dir(cfg.work_dir)
     return cfg

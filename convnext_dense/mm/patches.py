@@ -169,6 +169,35 @@ def register_subclasses() -> None:
             getattr(registries, name)._locations.append(module)
 
 
+def stand_in_for_mmpretrain(backbone: type) -> None:
+    """Where mmpretrain is absent, let stock configs that ask for its ConvNeXt have ours.
+
+    mmdet's and mmseg's ConvNeXt configs say ``type='mmpretrain.ConvNeXt'`` and import mmpretrain in
+    ``custom_imports``, which fails without it. Our backbone takes the same arguments and weights.
+
+    Args:
+        backbone: the class that the name is to mean.
+    """
+    if installed('mmpretrain') or not _first('stand_in_for_mmpretrain'):
+        return
+    import mmengine.config.config
+    from mmengine.registry import MODELS, Registry
+    Registry('model', parent=MODELS, scope='mmpretrain', locations=[backbone.__module__]).register_module(
+        name=backbone.__name__, module=backbone)
+    stock = mmengine.config.config.import_modules_from_strings
+
+    def import_modules(imports, *args, **kwargs):
+        names = [imports] if isinstance(imports, str) else imports
+        if isinstance(names, list):
+            left = [name for name in names if str(name).split('.')[0] != 'mmpretrain']
+            if len(left) < len(names):
+                _log('mmpretrain is not installed: of its models there is only ConvNeXt, which is ours')
+            imports = left
+        return stock(imports, *args, **kwargs)
+
+    mmengine.config.config.import_modules_from_strings = import_modules
+
+
 def load_safely(read_checkpoint: Callable) -> None:
     """Have mmengine's CheckpointLoader read local files, URLs and its own model tables with ``read_checkpoint``.
 

@@ -48,6 +48,10 @@ name = '{{$NO_SUCH_VARIABLE:x}}'
 Config(dict(classes=[name])).dump(os.path.join(folder, 'dumped.py'))
 needed['escape_dumped_configs'] = Config.fromfile(os.path.join(folder, 'dumped.py')).classes != [name]
 
+with open(os.path.join(folder, 'stock.py'), 'w') as file:
+    file.write("custom_imports = dict(imports=['mmpretrain.models'], allow_failed_imports=False)")
+needed['stand_in_for_mmpretrain'] = fails(lambda: Config.fromfile(os.path.join(folder, 'stock.py')), ImportError)
+
 torch.save({'touch': Touch()}, os.path.join(folder, 'touch.pth'))
 os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] = '1'  # the default of torch 2.4 and 2.5
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -70,7 +74,7 @@ def needed() -> dict:
 
 
 @pytest.mark.parametrize('name', ['allow_own_checkpoints', 'compute_on_cpu', 'escape_dumped_configs', 'resolve_configs',
-                                  'load_safely', 'load_strictly'])
+                                  'load_safely', 'load_strictly', 'stand_in_for_mmpretrain'])
 def test_upstream_still_needs(name, needed):
     assert needed[name], f'{name} is no longer needed: remove it'
 
@@ -111,7 +115,8 @@ def test_every_patch_is_tested():
     tree = ast.parse(open(patches.__file__).read())
     public = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith('_')}
     assert public == {'before_mm_imports', 'disable_broken_mmpretrain', 'allow_own_checkpoints', 'compute_on_cpu',
-                      'escape_dumped_configs', 'resolve_configs', 'load_safely', 'load_strictly', 'register_subclasses'}
+                      'escape_dumped_configs', 'resolve_configs', 'load_safely', 'load_strictly', 'register_subclasses',
+                      'stand_in_for_mmpretrain'}
 
 
 def foreign_changes(source: str) -> list[str]:

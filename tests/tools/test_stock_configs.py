@@ -1,7 +1,8 @@
 """mmdet's and mmseg's own configs with our backbone in them, trained by mmengine's own Runner.
 
-Each is the stock file with `custom_imports`, the backbone and, for ResNet-50's configs, the channels after it changed;
-besides, data paths, class counts, image sizes and the length of the run, and pretrained weights come from a local file.
+Each is the stock file with `custom_imports`, the backbone and, for ResNet-50's configs, the channels after it changed,
+or none of these: ConvNeXt configs "as it is", where mmpretrain is not installed. Besides, data paths, class counts,
+image sizes and the length of the run change, and pretrained weights come from a local file.
 """
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tool_runs import DATA, run_command, scalars
 
 from convnext_dense import ConvNeXt
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.mm import environment
 
 # what a user's own script would be: nothing of ours but what custom_imports brings
 SCRIPT = '''
@@ -29,6 +31,7 @@ print('ours:', sorted(name for name in sys.modules if name in (
     'convnext_dense.engine.results')))
 '''
 PRETRAINED = "backbone=dict(type='ConvNeXt', init_cfg=dict(checkpoint='{weights}'))"
+AS_IT_IS = "backbone=dict(init_cfg=dict(checkpoint='{weights}'))"
 SWAPPED = "backbone=dict(_delete_=True, type='ConvNeXt', arch='tiny', drop_path_rate=0.4, layer_scale_init_value=1.0)"
 DET_HEADS = 'roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3))'
 SEG_SIZE = 'data_preprocessor=dict(size=(96, 96))'
@@ -36,6 +39,12 @@ SEG_SIZE = 'data_preprocessor=dict(size=(96, 96))'
 STOCK = {
     'mmdet ConvNeXt-T': ('det', 'convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py',
                          f'dict({PRETRAINED}, {DET_HEADS})'),
+    'mmdet ConvNeXt-T as it is': ('det', 'convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py',
+                                  f'dict({AS_IT_IS}, {DET_HEADS})'),
+    'mmseg ConvNeXt-T as it is': ('seg', 'convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
+                                  f'dict({AS_IT_IS}, decode_head=dict(num_classes=4), auxiliary_head='
+                                  f'dict(num_classes=4), {SEG_SIZE}, test_cfg=dict(crop_size=(96, 96), '
+                                  'stride=(64, 64)))'),
     'mmdet ResNet-50': ('det', 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
                         f'dict({SWAPPED}, neck=dict(in_channels=[96, 192, 384, 768]), {DET_HEADS})'),
     'mmseg ConvNeXt-T': ('seg', 'convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
@@ -97,14 +106,17 @@ def test_stock_config_trains_with_mmengines_runner(name, shapes, tmp_path):
         save_as_mmpretrain(ConvNeXt('tiny', layer_scale_init_value=1.0), tmp_path / 'convnext-tiny_in1k.pth')
         model = model.replace('{weights}', str(tmp_path / 'convnext-tiny_in1k.pth'))
     config = tmp_path / 'mine.py'
-    config.write_text(f"_base_ = '{stock}'\n"
-                      "custom_imports = dict(imports=['convnext_dense'], allow_failed_imports=False)\n"
+    as_it_is = name.endswith('as it is')  # imports mmpretrain, and our package is imported by the script
+    if as_it_is and environment.installed('mmpretrain'):
+        pytest.skip('mmpretrain is installed: the config has its ConvNeXt')
+    imports = '' if as_it_is else "custom_imports = dict(imports=['convnext_dense'], allow_failed_imports=False)\n"
+    config.write_text(f"_base_ = '{stock}'\n" + imports +
                       # theirs ask for fp16, which mmengine's wrapper refuses without a GPU
-                      + ("optim_wrapper = dict(type='MixedPrecisionOptimWrapper')\n" if pretrained else '') +
+                      ("optim_wrapper = dict(type='MixedPrecisionOptimWrapper')\n" if pretrained else '') +
                       f'model = {model}\n' + DATA_TEXT[task].replace('{root}', str(shapes / DATA[task])) +
                       'test_dataloader = val_dataloader\nrandomness = dict(seed=0)\nwork_dir = "work"\n'
                       'default_hooks = dict(logger=dict(interval=1))\nlog_processor = dict(window_size=1)\n')
-    (tmp_path / 'train_mine.py').write_text(SCRIPT)
+    (tmp_path / 'train_mine.py').write_text(('import convnext_dense\n' if as_it_is else '') + SCRIPT)
     log = run_command([sys.executable, tmp_path / 'train_mine.py', config], tmp_path / 'log', tmp_path)
     assert 'backbone: convnext_dense.models.convnext' in log
     assert 'ours: []' in log, 'none of our tools may have been imported'

@@ -5,6 +5,17 @@ of its name, for tensors of any layout on the CPU or a GPU, in float32, half pre
 family; :mod:`.extension` puts them where mmcv expects its compiled module. docs/operators.md lists them with their
 users and the comparison with compiled ones.
 """
-from .extension import OPERATORS, StandIn, WithCare, compiled, in_use, install, load_compiled, with_care
+from .extension import (
+    OPERATORS,
+    StandIn,
+    WithCare,
+    compiled,
+    in_use,
+    install,
+    load_compiled,
+    unavailable_in,
+    with_care,
+)
 
-__all__ = ['OPERATORS', 'StandIn', 'WithCare', 'compiled', 'in_use', 'install', 'load_compiled', 'with_care']
+__all__ = ['OPERATORS', 'StandIn', 'WithCare', 'compiled', 'in_use', 'install', 'load_compiled', 'unavailable_in',
+           'with_care']

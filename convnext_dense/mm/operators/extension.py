@@ -90,15 +90,35 @@ def in_use() -> dict[str, str]:
 
     Empty where mmcv is not installed.
     """
-    names = set()
+    names = set().union(*_names_by_module().values())
+    if compiled():
+        return {name: 'compiled' for name in sorted(names)}
+    return {name: 'torch' if name in OPERATORS else 'unavailable' for name in sorted(names)}
+
+
+def unavailable_in(model: torch.nn.Module) -> dict[str, str]:
+    """Name of every layer of a model that needs an operator which is not available -> that operator."""
+    if compiled():
+        return {}
+    by_module = _names_by_module()
+    found = {}
+    for name, layer in model.named_modules():
+        package, _, module = type(layer).__module__.rpartition('.')
+        if package == 'mmcv.ops':
+            missing = by_module.get(module, set()) - set(OPERATORS)
+            if missing:
+                found[name] = min(missing)
+    return found
+
+
+def _names_by_module() -> dict[str, set[str]]:
+    """Module of the installed mmcv.ops -> operators that it takes from mmcv._ext; nothing is imported."""
+    found = {}
     for folder in _mmcv_folders():
         for source in sorted(Path(folder, 'ops').glob('*.py')):
             for listed in re.findall(r"load_ext\(\s*'_ext',\s*\[(.*?)\]", source.read_text('utf-8'), re.DOTALL):
-                names.update(re.findall(r"'(\w+)'", listed))
-    names = sorted(names - set(NOT_OPERATORS))
-    if compiled():
-        return {name: 'compiled' for name in names}
-    return {name: 'torch' if name in OPERATORS else 'unavailable' for name in names}
+                found[source.stem] = set(re.findall(r"'(\w+)'", listed)) - set(NOT_OPERATORS)
+    return found
 
 
 def _mmcv_folders() -> list[str]:
