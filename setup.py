@@ -61,7 +61,8 @@ setup(
                   'onedl-mmsegmentation>=1.4.2', *UNDECLARED],
         'hub': ['huggingface_hub>=0.23'],  # for hf-hub: checkpoints
         'test': ['pytest>=8', 'pytest-xdist>=3', 'ruff==0.17.5', 'import-linter>=2.5', 'wheel', 'timm>=1.0',
-                 'transformers>=4.56', 'tidecv>=1.0.1', 'onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
+                 'transformers>=4.56', 'tidecv>=1.0.1', 'onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18',
+                 'supervision>=0.25'],
     },
     entry_points={'console_scripts': ['convnext-dense=convnext_dense.cli:main']},
     cmdclass={'build_py': BuildWithConfigsAndTools},

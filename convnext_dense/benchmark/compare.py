@@ -29,8 +29,8 @@ def build_pair(cfg: Config, checkpoint: str | None, device: str) -> dict[str, Pr
     """Both stacks with the same weights: those of ``checkpoint``, or random ones whose scores are far from ties."""
     cfg = deepcopy(cfg)
     without_randomness(cfg.model)
-    ours = Predictor(cfg, checkpoint, device)
-    stock = Predictor(stock_config(cfg), None, device)
+    ours = Predictor(cfg, checkpoint, device, score_thr=0)
+    stock = Predictor(stock_config(cfg), None, device, score_thr=0)
     if checkpoint is None:
         spread_scores(ours.model)
     stock.model.load_state_dict(ours.model.state_dict())

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
         predictors = build_pair(cfg, args.checkpoint, args.device)
         predictor = predictors['ours']
     else:
-        predictor = Predictor(cfg, args.checkpoint, args.device)
+        predictor = Predictor(cfg, args.checkpoint, args.device, score_thr=0)
     with tempfile.TemporaryDirectory() as folder:
         files = [source.path for source in find_inputs([args.images or make_image(cfg, args.size, folder)])]
         batch = [files[index % len(files)] for index in range(args.batch)]

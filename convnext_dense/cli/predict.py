@@ -1,8 +1,9 @@
 """Predict images and videos: pictures, label maps and COCO json.
 
-Name a config and its trained weights, or a model-zoo entry (docs/recipes.md):
+Name a config and its trained weights, the folder of a run, or a model-zoo entry (docs/recipes.md):
 
   python tools/predict.py CONFIG.py CHECKPOINT INPUT... --out DIR
+  python tools/predict.py projects/people/run INPUT... --out DIR
   python tools/predict.py ENTRY INPUT... --out DIR
 
 An INPUT is an image, a video, a folder or a glob in quotes. Files that cannot be predicted are reported and skipped;
@@ -15,15 +16,22 @@ from ..errors import UserError
 from ..mm import environment
 from ..mm.device import use_device
 
+HIDEABLE = ('boxes', 'masks', 'labels', 'scores')  # as in visualization.draw, which takes seconds to import
+COLOUR_BY = ('class', 'instance')
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model_and_inputs', nargs='+', metavar='ARG',
-                        help='CONFIG CHECKPOINT INPUT... or ENTRY INPUT...')
+                        help='CONFIG CHECKPOINT INPUT..., RUN INPUT... or ENTRY INPUT...')
     parser.add_argument('--out', default='predictions', metavar='DIR', help='folder for results (default: %(default)s)')
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='detections below this score are neither drawn nor written (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, default=1, help='images that go through the network together')
+    parser.add_argument('--hide', nargs='+', choices=HIDEABLE, default=[], metavar='PART',
+                        help=f'leave out of the pictures of detections: {", ".join(HIDEABLE)}')
+    parser.add_argument('--colour-by', choices=COLOUR_BY, default='class',
+                        help='what the colours of detections tell apart (default: %(default)s)')
     parser.add_argument('--no-pictures', action='store_true', help='write no pictures and no videos')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
@@ -32,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.model, args.inputs = args.model_and_inputs[:models], args.model_and_inputs[models:]
     if not args.inputs:
         raise UserError(f'nothing to predict after {" ".join(args.model)}: expected CONFIG CHECKPOINT INPUT..., or the '
-                        'name of a model-zoo entry and INPUT...')
+                        'folder of a run or the name of a model-zoo entry, and INPUT...')
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
         raise UserError(f'--batch-size {args.batch_size} and --score-thr {args.score_thr:g}: expected at least 1, and '
                         'a score from 0 to 1')
@@ -48,8 +56,9 @@ def main(argv: list[str] | None = None) -> None:
     from ..inference.predictor import Predictor
     use_device(args.device)
     inputs = find_inputs(args.inputs, exclude=args.out)  # before the model, whose loading takes longer
-    predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options)
-    output = Output(args.out, predictor.classes, predictor.palette, args.score_thr, not args.no_pictures)
+    predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options, score_thr=args.score_thr)
+    output = Output(args.out, predictor.classes, predictor.palette, not args.no_pictures,
+                    dict(hide=args.hide, colour_by=args.colour_by))
     try:
         with output:
             skipped = predict_files(predictor, inputs, output, args.batch_size)

@@ -2,19 +2,17 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ..errors import UserError
 from ..utils.files import atomic_write
-from ..visualization.draw import Colour, draw_instances, draw_legend, draw_segmentation
+from ..visualization.draw import Colour, draw_legend
 from ..visualization.page import encode_jpeg, write_text
-from ..visualization.predictions import encode_mask
 from .inputs import Input, frame_rate
 from .results import Detections, Segmentation
 
@@ -37,14 +35,14 @@ class Output:
         folder: is created; files of the same names are replaced.
         classes: names, indexed by the labels.
         palette: one RGB colour per class.
-        min_score: detections below it are neither drawn nor written, 0 to 1.
         pictures: whether to draw.
+        options: of `Detections.draw`: what is hidden, and what the colours mean.
     """
 
     def __init__(self, folder: str | os.PathLike, classes: Sequence[str], palette: Sequence[Colour],
-                 min_score: float = 0.3, pictures: bool = True):
+                 pictures: bool = True, options: Mapping | None = None):
         self.folder, self.classes, self.palette = Path(folder), classes, palette
-        self.min_score, self.pictures = min_score, pictures
+        self.pictures, self.options = pictures, options or {}
         # category ids count from 1, as in COCO; the values of a label map are the places in this list
         self.categories = [dict(id=index + 1, name=name, color=list(colour))
                            for index, (name, colour) in enumerate(zip(classes, palette, strict=True))]
@@ -74,15 +72,13 @@ class Output:
         if frame is not None:
             entry['frame'] = frame
         if isinstance(result, Segmentation):
-            height, width = result.labels.shape
             entry['labels'] = f'labels/{source.name}.png' if frame is None else \
                 f'labels/{source.name}{source.path.suffix}/{frame:06}.png'
-            write_labels(self.folder / entry['labels'], result.labels, self.palette)
+            result.save_labels(self.folder / entry['labels'])
         else:
-            result = result.above(self.min_score)
-            height, width = result.size
             self.annotations = self.annotations or []
-            self.annotations += coco_annotations(result, entry['id'], len(self.annotations) + 1)
+            self.annotations += result.to_coco(entry['id'], len(self.annotations) + 1)
+        height, width = result.size
         self.images.append({**entry, 'width': width, 'height': height})
         if self.pictures and image is not None:
             self._draw(source, frame, image, result)
@@ -102,11 +98,10 @@ class Output:
     def _draw(self, source: Input, frame: int | None, image: np.ndarray, result: Detections | Segmentation) -> None:
         rows = None if frame is None else LEGEND_ROWS
         if isinstance(result, Segmentation):
-            picture = draw_segmentation(image, result.labels, self.palette)
-            counts = np.bincount(result.labels.ravel(), minlength=len(self.classes))
+            picture = result.draw(image)
         else:
-            picture = draw_instances(image, result, self.classes, self.palette, min_score=0)
-            counts = np.bincount(result.labels, minlength=len(self.classes))
+            picture = result.draw(image, **self.options)
+        counts = np.bincount(result.labels.ravel(), minlength=len(self.classes))
         shown = [int(label) for label in np.argsort(-counts, kind='stable') if counts[label]]
         if shown or rows:
             legend = draw_legend(self.classes, self.palette, picture.shape[1], shown, rows)
@@ -152,28 +147,3 @@ class Video:
     def end(self) -> None:
         self.writer.release()
         self.opened.close()
-
-
-def coco_annotations(found: Detections, image_id: int, first_id: int) -> list[dict]:
-    """Detections of one image in COCO's format, best first."""
-    annotations = []
-    for index in reversed(range(len(found.labels))):  # `above` has the best one last
-        x1, y1, x2, y2 = (float(value) for value in found.boxes[index])
-        annotation = dict(id=first_id + len(annotations), image_id=image_id,
-                          category_id=int(found.labels[index]) + 1, iscrowd=0,
-                          score=round(float(found.scores[index]), 5),
-                          bbox=[round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
-                          area=round((x2 - x1) * (y2 - y1), 2))
-        if found.masks is not None:
-            annotation |= dict(segmentation=encode_mask(found.masks[index]), area=int(found.masks[index].sum()))
-        annotations.append(annotation)
-    return annotations
-
-
-def write_labels(path: Path, labels: np.ndarray, palette: Sequence[Colour]) -> None:
-    """Write a label map as PNG: 8 bits with the class colours as palette; 16 bits without one beyond 256 classes."""
-    image = Image.fromarray(labels)
-    if labels.dtype == np.uint8:
-        image.putpalette([value for colour in palette for value in colour])
-    with atomic_write(path) as part:
-        image.save(part, 'png')

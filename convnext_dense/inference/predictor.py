@@ -1,8 +1,12 @@
 """Images in, plain results out: a trained detector or segmentor without data sets, loaders or runners."""
 import os
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -10,31 +14,37 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
+from PIL import Image
 from torch import nn
 
 from ..checkpoints import load_checkpoint, read_checkpoint
 from ..checkpoints.loading import has_our_backbone
 from ..checkpoints.reading import find_state_dict
 from ..config import datasets_of, load_config
+from ..config.runs import open_run
 from ..errors import UserError, few
 from ..recipes.metafile import find_recipe
 from ..visualization.draw import UNREADABLE, Colour, check_readable, palette_of
 from ..visualization.predictions import instances_of
+from .arrays import to_rgb
 from .results import Detections, Segmentation
 
-Image = str | os.PathLike | np.ndarray
+Picture = str | os.PathLike | np.ndarray | Image.Image | BinaryIO
 
 
 class Predictor:
     """A trained model, ready for images.
 
     Args:
-        config: a config file, one of the package (``det/...``), a loaded Config, or the name of a
-            model-zoo entry (docs/recipes.md), whose fine-tuned weights are then downloaded.
-        checkpoint: trained weights: a file, a URL or a name of the zoo; not needed with a model-zoo entry. A
+        config: a config file, one of the package (``det/...``), a loaded Config, the folder of a run, whose config
+            and best checkpoint are then used, or the name of a model-zoo entry (docs/recipes.md), whose fine-tuned
+            weights are then downloaded.
+        checkpoint: trained weights: a file, a URL or a name of the zoo; not needed with a run or a model-zoo entry. A
             loaded Config without them keeps random weights, for measurements.
         device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
         cfg_options: ``key=value`` strings that change the config, as of the tools.
+        score_thr: detections below this score are left out, 0 to 1, as with ``--score-thr`` of the command; 0 keeps
+            everything that the config keeps.
 
     Attributes:
         task: 'det' or 'seg'.
@@ -42,13 +52,19 @@ class Predictor:
         palette: RGB colour of every class.
 
     Raises:
-        UserError: no such config, model-zoo entry or GPU, weights that do not fit the model completely, or another
-            number of class names than the model predicts.
+        UserError: no such config, run, model-zoo entry or GPU, weights that do not fit the model completely, or
+            another number of class names than the model predicts.
     """
 
     def __init__(self, config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
-                 device: str = 'auto', cfg_options: list[str] | None = None):
-        if checkpoint is None and not isinstance(config, Config):
+                 device: str = 'auto', cfg_options: list[str] | None = None, score_thr: float = 0.3):
+        if not 0 <= score_thr <= 1:
+            raise UserError(f'score_thr={score_thr}: expected a score from 0 to 1')
+        self.score_thr = score_thr
+        if not isinstance(config, Config) and os.path.isdir(config):
+            config, best = open_run(config)
+            checkpoint = best if checkpoint is None else checkpoint
+        elif checkpoint is None and not isinstance(config, Config):
             recipe = find_recipe(os.fspath(config))
             config, checkpoint = recipe.config, recipe.name
         cfg = deepcopy(config) if isinstance(config, Config) else load_config(os.fspath(config), cfg_options)
@@ -78,12 +94,16 @@ class Predictor:
                             f'({few(self.classes)}): set metainfo=dict(classes=...) of its test set to the classes of '
                             'the weights')
 
-    def __call__(self, images: Image | Sequence[Image], batch_size: int = 1):
+    def __call__(self, images: Picture | Sequence[Picture], batch_size: int = 1,
+                 value_range: tuple[float, float] | None = None):
         """Predict one image, or a list of them.
 
         Args:
-            images: a path or an RGB array, uint8 (H, W, 3); a list gives a list of results in its order.
+            images: a path, a file object, a PIL image or an array: uint8 RGB (H, W, 3), RGBA or grey, floats from 0
+                to 1, and with `value_range` any numbers (`arrays.to_rgb`); a list gives a list of results in its
+                order. Files are read as the config reads them.
             batch_size: images that go through the network together, where they have the same size.
+            value_range: (low, high), the values of black and white in arrays and PIL images; not for files.
 
         Returns:
             `Detections` or `Segmentation`, at the size of the image.
@@ -91,32 +111,51 @@ class Predictor:
         Raises:
             UserError: an image cannot be read or prepared, or an array is no image.
         """
-        single = isinstance(images, str | os.PathLike | np.ndarray)
+        single = isinstance(images, str | os.PathLike | np.ndarray | Image.Image) or hasattr(images, 'read')
         images = [images] if single else list(images)
         results = []
         for start in range(0, len(images), batch_size):
-            results += self.predict([self.load(image) for image in images[start:start + batch_size]])
+            read = [self._read(image, value_range) for image in images[start:start + batch_size]]
+            sources = [name if name is not None else found['img'][..., ::-1] for name, found in read]
+            found = self.predict([self._prepare(*each) for each in read])
+            for result, source in zip(found, sources, strict=True):
+                result.image = source
+            results += found
         return results[0] if single else results
 
-    def load(self, image: Image) -> dict:
+    def load(self, image: Picture, value_range: tuple[float, float] | None = None) -> dict:
         """One image after the config's test pipeline, for `predict`; arguments and errors as of a call."""
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise UserError(f'an array of shape {image.shape} and type {image.dtype} is no image to predict: '
-                                'expected RGB, uint8 (H, W, 3)')
-            # MM pipelines work on BGR
-            name, read = 'an array', self.read_array(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
-        else:
-            name = os.fspath(image)
-            check_readable(name)
-            try:
-                read = self.read_file(dict(img_path=name, img_id=0))
-            except (OSError, AssertionError, AttributeError, ValueError, cv2.error) as error:
-                raise UserError(UNREADABLE.format(name)) from error
+        return self._prepare(*self._read(image, value_range))
+
+    def _read(self, image: Picture, value_range: tuple[float, float] | None) -> tuple[str | None, dict]:
+        """The path of an image, None for one in memory, and what the pipeline's first transform makes of it."""
+        if isinstance(image, str | os.PathLike):
+            return os.fspath(image), self._read_path(os.fspath(image))
+        if hasattr(image, 'read'):
+            with tempfile.TemporaryDirectory() as folder:  # readers of the MM stack take paths
+                file = Path(folder, 'image')
+                with file.open('wb') as copy:
+                    shutil.copyfileobj(image, copy)
+                return None, self._read_path(str(file), 'the file object')
+        array = to_rgb(image, value_range)
+        return None, self.read_array(dict(img=np.ascontiguousarray(array[..., ::-1]), img_id=0))  # BGR, as files are
+
+    def _read_path(self, path: str, name: str | None = None) -> dict:
+        name = path if name is None else name
+        check_readable(path, name)
+        try:
+            return self.read_file(dict(img_path=path, img_id=0))
+        except (OSError, AssertionError, AttributeError, ValueError, cv2.error) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(UNREADABLE.format(name)) from error
+
+    def _prepare(self, path: str | None, read: dict) -> dict:
         height, width = read['img'].shape[:2]
         try:
             return self.prepare(read)
         except (ValueError, ZeroDivisionError, cv2.error) as error:
+            name = 'the array' if path is None else path
             raise UserError(f'{name} has {width}x{height} pixels, and the test pipeline of the config fails on it '
                             f'({" ".join(str(error).split())[-150:]}): cut or pad it to another shape') from error
 
@@ -140,11 +179,13 @@ class Predictor:
     def result(self, sample) -> Detections | Segmentation:
         """The plain result of one data sample of mmdet or mmseg."""
         if self.task == 'det':
-            found = instances_of(sample.pred_instances)
-            return Detections(found.labels, found.boxes, found.masks, found.scores, self.classes,
-                              tuple(sample.ori_shape[:2]))
+            found = instances_of(sample.pred_instances).above(self.score_thr)  # the least certain first
+            found = Detections(found.labels, found.boxes, found.masks, found.scores, self.classes,
+                               tuple(sample.ori_shape[:2]), self.palette)
+            return found[::-1]
         dtype = np.uint8 if len(self.classes) <= 255 else np.uint16
-        return Segmentation(sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(dtype), self.classes)
+        labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(dtype)
+        return Segmentation(labels, self.classes, self.palette)
 
 
 def load_weights(model: nn.Module, path: str) -> dict:

@@ -1,5 +1,4 @@
 """The contents of a work dir: the config as it ran, the log, checkpoints and predictions."""
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from ..config import DATALOADERS, load_config
 from ..config.data_files import leaves
 from ..config.preflight import check_config
+from ..config.runs import run_checkpoint, run_config
 from ..errors import UserError
 from ..evaluation.prediction_file import PREDICTIONS
 from ..recipes.metafile import Recipe, load_recipes
@@ -19,7 +19,6 @@ TASKS = {'mmdet': 'det', 'mmseg': 'seg'}
 REPORT_DIR = 'report'  # folder in the work dir for evaluations made for the report
 OLD_PREDICTIONS = 'predictions.pkl'  # of earlier versions
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
-TRAINED = re.compile(r'(best_.*|(epoch|iter)_\d+)\.pth')  # checkpoints that training writes
 
 
 @dataclass
@@ -102,32 +101,22 @@ def open_work_dir(path, checkpoint: str | None = None, data_root: str | None = N
         UserError: no such folder, no config in it, a config for another task, no such checkpoint.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise UserError(f'{path}: no such folder; expected a work dir of tools/train.py or tools/test.py')
-    configs = sorted(path.glob('*.py'), key=lambda file: file.stat().st_mtime)
-    if not configs:
-        raise UserError(f'{path} holds no config (*.py): expected a work dir of tools/train.py or tools/test.py')
+    config = run_config(path)
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f'--checkpoint {checkpoint}: no such file')
-    cfg = load_config(str(configs[-1]), data_root=data_root, work_dir=str(path))
+    cfg = load_config(str(config), data_root=data_root, work_dir=str(path))
     task = TASKS.get(cfg.get('default_scope'))
     if task is None or 'test_dataloader' not in cfg:
-        raise UserError(f'{configs[-1]} is not a config of a detector or segmentor with a test set: expected '
+        raise UserError(f'{config} is not a config of a detector or segmentor with a test set: expected '
                         f'default_scope mmdet or mmseg and a test_dataloader, found {cfg.get("default_scope")}')
     # tools/test.py writes a config without training
     tested = checkpoint or (not cfg.get('train_dataloader') and cfg.get('load_from')) or ''
     file = Path(tested) if Path(tested).is_file() else None
     if file is None and not ('://' in tested or tested and Path(tested).suffix not in CHECKPOINT_SUFFIXES):
-        file = _newest_checkpoint(path)  # else it is a URL, or a name of the zoo
+        file = run_checkpoint(path)  # else it is a URL, or a name of the zoo
     weights = str(file or tested)
-    return WorkDir(path, cfg, _training_config(path) or configs[-1].read_text(), task, file, weights, _curves(path),
-                   _recipe(configs[-1].stem))
-
-
-def _newest_checkpoint(path: Path) -> Path | None:
-    """The newest ``best_*.pth``, else the newest ``epoch_N.pth`` or ``iter_N.pth``."""
-    files = [file for file in path.glob('*.pth') if TRAINED.fullmatch(file.name)]
-    return max(files, key=lambda file: (file.name.startswith('best_'), file.stat().st_mtime), default=None)
+    return WorkDir(path, cfg, _training_config(path) or config.read_text(), task, file, weights, _curves(path),
+                   _recipe(config.stem))
 
 
 def _training_config(path: Path) -> str | None:

@@ -1,6 +1,6 @@
 """Pictures of annotations and predictions. Every image here is uint8 (H, W, 3) RGB."""
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import UserError
+from ..errors import UserError, few
 from ..utils.images import image_size
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # label of pixels that belong to no class
+HIDEABLE = ('boxes', 'masks', 'labels', 'scores')
+COLOUR_BY = ('class', 'instance')
+MAX_COVERED = 0.25  # share of an object that a tag may cover; the tags of small objects are left out instead
 UNREADABLE = 'cannot read {} as an image: check that the file exists and is complete'
 
 
@@ -59,16 +62,17 @@ def read_image(path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def check_readable(path) -> tuple[int, int]:
-    """Width and height of an image file, from its header.
+def check_readable(path, name: str | None = None) -> tuple[int, int]:
+    """Width and height of an image file, from its header; errors call it `name`, by default its path.
 
     Raises:
         UserError: as of `read_image`, without decoding the image.
     """
+    name = path if name is None else name
     try:
-        return image_size(path)
+        return image_size(path, name)
     except OSError as error:
-        raise UserError(UNREADABLE.format(path)) from error
+        raise UserError(UNREADABLE.format(name)) from error
 
 
 def distinct_colours(count: int) -> list[Colour]:
@@ -92,8 +96,11 @@ def palette_of(metainfo: Mapping, classes: Sequence[str]) -> list[Colour]:
 
 
 def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[str],
-                   palette: Sequence[Colour] | None = None, min_score: float = 0.3, min_side: int = 480) -> np.ndarray:
+                   palette: Sequence[Colour] | None = None, min_score: float = 0.3, min_side: int = 480,
+                   hide: Collection[str] = (), colour_by: str = 'class') -> np.ndarray:
     """Draw masks, outlines, boxes, class names and scores over an image.
+
+    A name or score that would cover objects is left out; so are the names of several objects of an only class.
 
     Args:
         image: (H, W, 3).
@@ -102,29 +109,60 @@ def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[st
         palette: one colour per class.
         min_score: predictions below it are left out.
         min_side: a smaller image is enlarged by a whole factor until its shorter side reaches this.
+        hide: what is left out, of 'boxes', 'masks', 'labels' (class names) and 'scores'.
+        colour_by: 'class', or 'instance' for another colour for every object, most different for neighbouring scores.
 
     Returns:
         The picture, (k H, k W, 3).
+
+    Raises:
+        UserError: another word in `hide` or `colour_by`.
     """
+    _check_words(hide, colour_by)
     palette = palette or distinct_colours(len(classes))
     instances = instances.above(min_score)
     factor = enlargement(image, min_side)
     picture = enlarge(image, factor)
     width = line_width(picture)
-    colours = [palette[label] for label in instances.labels]
-    if instances.masks is not None:
+    colours = [palette[label] for label in instances.labels] if colour_by == 'class' else \
+        distinct_colours(len(instances.labels))
+    if instances.masks is not None and 'masks' not in hide:
         for mask, colour in zip(instances.masks, colours, strict=True):
             _paint_mask(picture, enlarge(mask.astype(np.uint8), factor), colour, width)
     if instances.boxes is None:
         return picture
     boxes = np.asarray(instances.boxes) * factor
-    for box, colour in zip(boxes, colours, strict=True):
+    for box, colour in zip(boxes, colours, strict=True) if 'boxes' not in hide else ():
         x1, y1, x2, y2 = (int(v) for v in np.rint(box))
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, width)
-    texts = [classes[label] for label in instances.labels]
-    if instances.scores is not None:
-        texts = [f'{text} {score:.2f}' for text, score in zip(texts, instances.scores, strict=True)]
-    return _write_tags(picture, boxes, texts, colours)
+    return _write_tags(picture, boxes, _tags(instances, classes, hide), colours)
+
+
+def mark_box(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """The picture with a box, x1 y1 x2 y2 in its pixels, that stands out from any other: a white line in a black one.
+    """
+    picture, width = picture.copy(), line_width(picture)
+    (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int) - width, np.ceil(box[2:]).astype(int) + width
+    for colour, thickness in (((0, 0, 0), 3 * width), ((255, 255, 255), width)):
+        cv2.rectangle(picture, (int(x1), int(y1)), (int(x2) - 1, int(y2) - 1), colour, thickness)
+    return picture
+
+
+def _check_words(hide: Collection[str], colour_by: str) -> None:
+    wrong = [part for part in ([hide] if isinstance(hide, str) else hide) if part not in HIDEABLE]
+    if isinstance(hide, str) or wrong:
+        raise UserError(f'hide={hide!r}: expected a list of {few(HIDEABLE)}')
+    if colour_by not in COLOUR_BY:
+        raise UserError(f'colour_by={colour_by!r}: expected one of {few(COLOUR_BY)}')
+
+
+def _tags(instances: Instances, classes: Sequence[str], hide: Collection[str]) -> list[str]:
+    """The text at every object: class name and score, as far as they are shown and say something."""
+    names = 'labels' not in hide and (len(classes) > 1 or len(instances.labels) == 1)
+    texts = [classes[label] if names else '' for label in instances.labels]
+    if instances.scores is not None and 'scores' not in hide:
+        texts = [f'{text} {score:.2f}'.strip() for text, score in zip(texts, instances.scores, strict=True)]
+    return texts
 
 
 def draw_segmentation(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], opacity: float = 0.6,
@@ -252,7 +290,7 @@ def _paint_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, width: in
 
 def _write_tags(picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Colour]
                 ) -> np.ndarray:
-    """Write each text on its colour at its box: above it, in it or below it, where no other text is yet.
+    """Write each text on its colour at its box: above it, in it or below it, where it covers no text and no object.
 
     The last one is placed first, and a text that has no free place is left out: its box has the colour of its class.
     """
@@ -262,8 +300,10 @@ def _write_tags(picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], co
     font, pad = load_font(size), max(2, size // 6)
     taken = np.zeros((0, 4))
     for box, text, colour in reversed(list(zip(boxes, texts, colours, strict=True))):
+        if not text:
+            continue
         wide, high = round(font.getlength(text)) + 2 * pad, size + 2 * pad
-        tag = _free_place(box, wide, high, canvas.size, taken)
+        tag = _free_place(box, wide, high, canvas.size, taken, boxes)
         if tag is None:
             continue
         taken = np.vstack([taken, tag])
@@ -275,13 +315,23 @@ def _write_tags(picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], co
     return np.array(canvas)
 
 
-def _free_place(box: np.ndarray, wide: int, high: int, size: tuple[int, int], taken: np.ndarray
+def _free_place(box: np.ndarray, wide: int, high: int, size: tuple[int, int], taken: np.ndarray, boxes: np.ndarray
                 ) -> np.ndarray | None:
-    """The first place (x1, y1, x2, y2) at a box, moved into the picture, that overlaps none of `taken`."""
+    """The first place (x1, y1, x2, y2) at a box, moved into the picture, that overlaps none of `taken`.
+
+    Nor does it cover more than `MAX_COVERED` of any of `boxes`.
+    """
     x1, y1, x2, y2 = np.rint(box)
+    areas = np.maximum(1, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     for left, top in ((x1, y1 - high), (x1, y1), (x2 - wide, y1 - high), (x1, y2), (x2 - wide, y2 - high)):
         left, top = np.clip((left, top), 0, np.maximum(0, np.array(size) - (wide, high)))
-        overlaps = (taken[:, 0] < left + wide) & (left < taken[:, 2]) & (taken[:, 1] < top + high) & (top < taken[:, 3])
-        if not overlaps.any():
-            return np.array([left, top, left + wide, top + high])
+        place = np.array([left, top, left + wide, top + high])
+        if not _common_area(place, taken).any() and (_common_area(place, boxes) <= MAX_COVERED * areas).all():
+            return place
     return None
+
+
+def _common_area(place: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Pixels that a rectangle (4,) has in common with each of (N, 4)."""
+    sides = np.minimum(place[2:], boxes[:, 2:]) - np.maximum(place[:2], boxes[:, :2])
+    return sides.clip(0).prod(axis=1)

@@ -11,10 +11,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from tool_runs import run_tool
 
+from convnext_dense.config import load_config
 from convnext_dense.inference import files, outputs
 from convnext_dense.inference.inputs import find_inputs, read_frames
-from convnext_dense.inference.outputs import Output, write_labels
-from convnext_dense.inference.predictor import Predictor, Segmentation
+from convnext_dense.inference.outputs import Output
+from convnext_dense.inference.predictor import Predictor
+from convnext_dense.inference.results import Segmentation
 
 
 def write_video(path, pictures, suffix_codec='mp4v') -> None:
@@ -40,7 +42,7 @@ def test_detections_are_written_as_coco(tiny, checkpoints, images, tmp_path):
     finished = run_tool('predict', tiny['det'], checkpoints['det'], images[0].parent, '--out', tmp_path / 'out',
                       '--score-thr', 0, '--batch-size', 3)
     assert finished.code == 0
-    expected = Predictor(tiny['det'], checkpoints['det'])(images)
+    expected = Predictor(tiny['det'], checkpoints['det'], score_thr=0)(images)
     written = COCO(str(tmp_path / 'out/predictions.json'))
     assert [category['name'] for category in written.loadCats(written.getCatIds())] == ['circle', 'square', 'triangle']
     for image_id, (file, found) in enumerate(zip(images, expected, strict=True), 1):
@@ -62,12 +64,13 @@ def test_detections_are_written_as_coco(tiny, checkpoints, images, tmp_path):
 
 
 def test_score_threshold_and_no_pictures(tiny, checkpoints, images, tmp_path):
-    scores = np.sort(Predictor(tiny['det'], checkpoints['det'])(images[0]).scores)
+    scores = np.sort(Predictor(tiny['det'], checkpoints['det'], score_thr=0)(images[0]).scores)
     threshold = float(scores[2:4].mean())
     assert scores[2] < threshold < scores[3]
     run_tool('predict', tiny['det'], checkpoints['det'], images[0], '--out', tmp_path / 'out', '--no-pictures',
               '--score-thr', threshold)
     assert len(results(tmp_path / 'out')['annotations']) == 2
+    assert len(Predictor(tiny['det'], checkpoints['det'], score_thr=threshold)(images[0])) == 2
     assert not (tmp_path / 'out/pictures').exists()
 
 
@@ -83,7 +86,7 @@ def test_label_maps_have_the_palette(tiny, checkpoints, images, tmp_path):
 
 def test_more_classes_than_a_byte_has_values(tmp_path):
     labels = np.array([[0, 299], [255, 256]], np.uint16)
-    write_labels(tmp_path / 'labels.png', labels, [(0, 0, 0)] * 300)
+    Segmentation(labels, ['x'] * 300).save_labels(tmp_path / 'labels.png')
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'labels.png'), cv2.IMREAD_UNCHANGED), labels)
 
 
@@ -197,3 +200,39 @@ def test_results_of_two_runs_do_not_mix(tmp_path):
             output.add(source, None, None, Segmentation(np.full((4, 6), value, np.uint8), ('a', 'b', 'c')))
     assert (np.array(Image.open(tmp_path / 'labels/test_predict_tool.png')) == 2).all()
     assert [(entry['id'], entry['width'], entry['height']) for entry in results(tmp_path)['images']] == [(1, 6, 4)]
+
+
+def test_command_and_predictor_agree_on_the_threshold_and_on_a_run(tiny, checkpoints, images, tmp_path):
+    """Without options, both leave out what is below 0.3, and both take a run's config and best checkpoint."""
+    run = tmp_path / 'people/run'
+    run.mkdir(parents=True)
+    cfg = load_config(str(tiny['det']))
+    cfg.model.test_cfg.rcnn.max_per_img = 100
+    cfg.dump(run / 'tiny_det.py')  # as training writes it, without bases
+    shutil.copy(checkpoints['seg'], run / 'epoch_9.pth')  # does not fit: taking it would be an error
+    shutil.copy(checkpoints['det'], run / 'best_coco_bbox_mAP_epoch_3.pth')
+    assert run_tool('predict', run, images[0], '--out', tmp_path / 'out', '--no-pictures').code == 0
+    found, every = Predictor(run)(images[0]), Predictor(run, score_thr=0)(images[0])
+    expected = Predictor(cfg, checkpoints['det'], score_thr=0)(images[0])
+    np.testing.assert_array_equal(every.boxes, expected.boxes)
+    assert 0 < len(found) < len(every) and (found.scores >= 0.3).all()
+    assert [entry['score'] for entry in results(tmp_path / 'out')['annotations']] == \
+        [round(float(score), 5) for score in found.scores]
+    line = run_tool('predict', run.parent, images[0]).error
+    assert f'{run.parent} holds no config' in line
+    (run / 'best_coco_bbox_mAP_epoch_3.pth').unlink()
+    (run / 'epoch_9.pth').unlink()
+    assert 'has no checkpoint (best_*.pth' in run_tool('predict', run, images[0]).error
+
+
+def test_hidden_parts_and_colours(tiny, checkpoints, images, tmp_path):
+    """Hiding all parts leaves the image and its legend."""
+    common = ('predict', tiny['det'], checkpoints['det'], images[0], '--score-thr', 0)
+    for name, options in (('all', ()), ('none', ('--hide', 'boxes', 'masks', 'labels', 'scores')),
+                          ('each', ('--colour-by', 'instance'))):
+        assert run_tool(*common, '--out', tmp_path / name, *options).code == 0
+    pictures = {name: cv2.imread(str(tmp_path / name / 'pictures/0.jpg'))[:512].astype(int)
+                for name in ('all', 'none', 'each')}
+    image = cv2.imread(str(images[0])).repeat(8, axis=0).repeat(8, axis=1)
+    assert np.abs(pictures['none'] - image).mean() < 2 < np.abs(pictures['all'] - image).mean()
+    assert np.abs(pictures['each'] - pictures['all']).mean() > 2

@@ -1,4 +1,5 @@
 """The Python API: the results are those of mmdet's and mmseg's own inference on the same weights."""
+import io
 import json
 import shutil
 
@@ -9,19 +10,21 @@ import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.registry import MODELS, DefaultScope
 from mmseg.apis import inference_model, init_model
+from PIL import Image
 
 import convnext_dense
 from convnext_dense.checkpoints import zoo
 from convnext_dense.checkpoints.downloads import cache_path
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
+from convnext_dense.inference.arrays import to_rgb
 from convnext_dense.inference.predictor import Predictor
 from convnext_dense.recipes import metafile
 
 
 @pytest.fixture(scope='module')
 def detector(tiny, checkpoints) -> Predictor:
-    return Predictor(tiny['det'], checkpoints['det'], device='cpu')
+    return Predictor(tiny['det'], checkpoints['det'], device='cpu', score_thr=0)
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +83,7 @@ def test_classes_of_the_checkpoint_count(tiny, checkpoints, tmp_path, images):
     content = torch.load(checkpoints['det'], weights_only=True)
     names = ('ring', 'box', 'tent')
     torch.save({**content, 'meta': {'dataset_meta': {'classes': names}}}, tmp_path / 'named.pth')
-    predictor = Predictor(tiny['det'], tmp_path / 'named.pth', device='cpu')
+    predictor = Predictor(tiny['det'], tmp_path / 'named.pth', device='cpu', score_thr=0)
     assert predictor.classes == names and set(predictor(images[0]).names) <= set(names)
     assert len(predictor.palette) == 3
 
@@ -112,7 +115,7 @@ def test_a_model_zoo_name_stands_for_its_config_and_weights(tiny, checkpoints, i
     cached = cache_path(zoo.find(name).url)
     cached.parent.mkdir(parents=True)
     shutil.copy(checkpoints['det'], cached)
-    found, expected = Predictor(name, device='cpu')(images[0]), detector(images[0])
+    found, expected = Predictor(name, device='cpu', score_thr=0)(images[0]), detector(images[0])
     np.testing.assert_array_equal(found.boxes, expected.boxes)
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert found.names == expected.names
@@ -125,17 +128,49 @@ def test_class_names_must_be_as_many_as_the_classes_of_the_model(tiny, checkpoin
         Predictor(cfg, checkpoints['det'], device='cpu')
 
 
-@pytest.mark.parametrize('array', [
-    np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 4), np.uint8),
-    np.zeros((0, 8, 3), np.uint8)], ids=['grey', 'float', 'RGBA', 'empty'])
-def test_other_arrays_are_refused(detector, array):
-    with pytest.raises(UserError, match='expected RGB, uint8'):
-        detector(array)
+def equal(one, other) -> bool:
+    return np.array_equal(one.boxes, other.boxes) and np.array_equal(one.scores, other.scores)
+
+
+def test_images_in_memory_give_what_their_files_give(detector, images):
+    """PIL images, file objects, grey, RGBA, float and 16-bit arrays, each beside the file of the same pixels."""
+    expected, rgb = detector(images[0]), np.array(Image.open(images[0]))
+    alpha = np.random.default_rng(0).integers(0, 256, (*rgb.shape[:2], 1), np.uint8)
+    same = {'PIL': Image.open(images[0]), 'palette': Image.fromarray(rgb).convert('RGBA'),
+            'file object': io.BytesIO(images[0].read_bytes()), 'RGBA': np.concatenate([rgb, alpha], axis=2),
+            'float': rgb / 255, 'float32': rgb.astype(np.float32) / 255}
+    for name, image in same.items():
+        assert equal(detector(image), expected), name
+    assert equal(detector(rgb.astype(np.uint16) * 257, value_range=(0, 65535)), expected)
+    assert equal(detector(rgb * 3.0 - 100, value_range=(-100, 665)), expected)
+    assert equal(detector([images[0], Image.open(images[0])], batch_size=2)[1], expected)
+    grey = rgb[..., 0]
+    expected = detector(np.dstack([grey] * 3))
+    for image in (grey, grey[..., None], Image.fromarray(grey), Image.fromarray(grey / np.float32(255), 'F')):
+        assert equal(detector(image), expected)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert deep.mode.startswith('I') and equal(detector(deep, value_range=(0, 65535)), expected)
+
+
+@pytest.mark.parametrize('array, message', [
+    (np.zeros((8, 8, 2), np.uint8), 'expected .height, width.'), (np.zeros((3, 8, 8), np.uint8), 'expected'),
+    (np.zeros((0, 8, 3), np.uint8), 'expected'), (np.zeros((8, 8, 3), np.uint16), r'give value_range=\(low, high\)'),
+    (np.full((8, 8, 3), 255.0), 'values from 255 to 255: expected 0 to 1'),
+    (np.full((8, 8), -0.1), 'values from -0.1'), (np.full((8, 8), np.nan), 'not finite'),
+    (np.zeros((8, 8), bool), 'value_range')])
+def test_arrays_that_do_not_say_what_they_mean_are_refused(array, message):
+    with pytest.raises(UserError, match=message):
+        to_rgb(array)
+    for wrong in ((5, 5), (9, 1), (0, np.inf), 7, ('a', 'b')):
+        with pytest.raises(UserError, match='expected two numbers'):
+            to_rgb(np.zeros((8, 8), np.uint16), wrong)
 
 
 def test_mistakes_are_named(detector, tiny, checkpoints, tmp_path):
     (tmp_path / 'text.jpg').write_text('no image')
     (tmp_path / 'empty.jpg').touch()
+    with pytest.raises(UserError, match='cannot read the file object as an image'):
+        detector(io.BytesIO(b'no image'))
     for name in ('text.jpg', 'empty.jpg', 'missing.jpg'):
         with pytest.raises(UserError, match=name):
             detector(tmp_path / name)

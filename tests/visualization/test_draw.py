@@ -67,7 +67,8 @@ def test_labels_name_class_and_score_in_the_class_colour():
 
 def test_tags_stay_inside_the_picture():
     boxes = np.array([[0.0, 0.0, 20.0, 20.0], [70.0, 40.0, 80.0, 60.0]])
-    picture = draw_instances(grey(), Instances(np.array([0, 0]), boxes), ['triangle'], [RED], min_side=1)
+    classes, palette = ['triangle', 'circle'], [RED, GREEN]
+    picture = draw_instances(grey(), Instances(np.array([0, 0]), boxes), classes, palette, min_side=1)
     assert picture.shape == (60, 80, 3)
     assert (picture[:, -1] == RED).all(axis=1).sum() > 14  # the right one's tag was moved left, its end is visible
 
@@ -159,3 +160,47 @@ def test_read_image_is_rgb_and_names_a_bad_file(tmp_path):
     (tmp_path / 'broken.jpg').write_bytes(b'no image')
     with pytest.raises(UserError, match='broken.jpg'):
         read_image(tmp_path / 'broken.jpg')
+
+
+def tag_pixels(boxes, classes=('a', 'b'), **options) -> np.ndarray:
+    """Where names and scores stand on a grey picture of 400x400 pixels, bool (H, W)."""
+    objects = Instances(np.zeros(len(boxes), int), np.array(boxes, float), None, np.full(len(boxes), 0.9))
+    with_tags = draw_instances(grey(400, 400), objects, classes, [RED, GREEN], min_side=1, **options)
+    without = draw_instances(grey(400, 400), objects, classes, [RED, GREEN], min_side=1, hide=['labels', 'scores'])
+    return (with_tags != without).any(axis=2)
+
+
+def test_tags_of_crowded_small_objects_are_left_out():
+    crowd = [(x, y, x + 16, y + 16) for x in range(0, 400, 20) for y in range(0, 400, 20)]
+    assert not tag_pixels(crowd).any()
+    assert tag_pixels([(50, 50, 66, 66)]).any()  # a single one has room
+
+
+def test_a_tag_moves_away_from_other_objects():
+    """Above the lower box there is a small one; its tag goes elsewhere."""
+    lower, small = (100, 200, 300, 350), (105, 180, 125, 198)
+    alone, both = tag_pixels([lower]), tag_pixels([lower, small])
+    assert alone[184:198, 105:125].any()
+    assert not both[180:198, 105:125].any() and both.sum() > alone.sum()
+
+
+def test_the_only_class_is_named_once_or_not_at_all():
+    boxes = [(20, 100, 120, 200), (220, 100, 320, 200)]
+    one_class, scores = tag_pixels(boxes, ('a',)), tag_pixels(boxes, hide=['labels'])
+    np.testing.assert_array_equal(one_class, scores)
+    assert tag_pixels(boxes).sum() > one_class.sum() > 0
+    assert tag_pixels(boxes[:1], ('a',)).sum() > scores[:, :200].sum()
+
+
+def test_parts_are_hidden_and_colours_tell_objects_apart():
+    masks = np.stack([disc(60, 80, (15, 15), 10), disc(60, 80, (40, 60), 15)])
+    objects = Instances(np.array([0, 0]), np.array([[5.0, 5, 25, 25], [45, 25, 75, 55]]), masks, np.array([0.9, 0.8]))
+    everything = ['boxes', 'masks', 'labels', 'scores']
+    def drawn(hide, **options):
+        return draw_instances(grey(), objects, ['a', 'b'], [RED, GREEN], min_side=1, hide=hide, **options)
+    np.testing.assert_array_equal(drawn(everything), grey())
+    assert (drawn(['boxes', 'labels', 'scores'])[~masks.any(axis=0)] == 100).all()
+    corner = drawn(['masks', 'labels', 'scores'])
+    assert (corner[5, 5] == RED).all() and (corner[15, 15] == 100).all()
+    by_instance = drawn(['masks', 'labels', 'scores'], colour_by='instance')
+    assert len({tuple(by_instance[5, 5]), tuple(by_instance[25, 45]), RED}) == 3
