@@ -13,7 +13,8 @@ from ..errors import UserError
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='Exit status: 0 nothing or notes, 3 warnings, 4 errors; 2 a wrong command line')
+        description=__doc__,
+        epilog='Exit status: 0 no errors (--strict: 3 for warnings), 4 errors; 2 a wrong command line')
     parser.add_argument('data', help='a config (train and val as it reads them), or a converted folder, a COCO '
                                      'json, or a folder with images/ and annotations/')
     parser.add_argument('--images', metavar='DIR', help='images of a COCO json, if they are not beside it')
@@ -23,6 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='write all findings there (of one kind about annotations, the first 10,000)')
     parser.add_argument('--fix', metavar='OUT', type=Path,
                         help='write repaired annotations into this new folder; nothing is changed in place')
+    parser.add_argument('--strict', action='store_true', help='exit with 3 where there are warnings')
     parser.add_argument('--workers', type=int, default=min(8, os.cpu_count() or 1), help='processes that read images')
     return parser.parse_args(argv)
 
@@ -49,4 +51,4 @@ def main(argv: list[str] | None = None) -> None:
     print('\n'.join(findings.lines()))
     if args.fix is not None:
         print('\n'.join(repair(targets, findings, args.fix)))
-    sys.exit(findings.exit_status())
+    sys.exit(findings.exit_status(args.strict))

@@ -1,19 +1,26 @@
 """Convert a data set of another format to the layout that configs read (docs/datasets.md)."""
 import argparse
+import sys
 from pathlib import Path
+from statistics import median
 
 from ..datasets.convert import FORMATS, detect_format
 from ..datasets.convert.planning import plan_samples
-from ..datasets.convert.source import Options, Skipped
+from ..datasets.convert.source import Options, Source
+from ..datasets.convert.value_range import find_range
 from ..datasets.convert.writing import write_dataset
 from ..datasets.layout import COUNTED, INFO_FILE, DatasetInfo
 from ..errors import UserError
 from ..utils.files import PLACEMENTS, check_output
 from .running import tool_line
 
+LOSSES = 3  # exit status: the data set is written, and something was left out or is to be answered
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog='Formats, class lists and examples: docs/datasets.md')
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='Formats, class lists and examples: docs/datasets.md. Exit status: 0; 3 if '
+                                    'something was left out or a mask may hold several objects; 2 an error')
     parser.add_argument('source', type=Path, help='folder (coco: or a json file) to read; nothing is written there')
     parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument('--from', dest='format', choices=list(FORMATS), help='format (default: detected)')
@@ -28,6 +35,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--class-map', metavar='JSON',
                         help='instance-masks: instance id to class name, for all images or for each')
     parser.add_argument('--id-divisor', type=int, metavar='N', help='instance-masks: class id = instance id // N')
+    parser.add_argument('--components', action='store_true',
+                        help='masks: every connected part of a value is an object (binary masks of 0 and 255)')
+    parser.add_argument('--boxes', choices=['xywh', 'xyxy'], default='xywh',
+                        help='coco: form of the boxes; xyxy for files that have corners')
+    parser.add_argument('--value-range', default='percentiles', metavar='HOW',
+                        help='what becomes 0 to 255 in images with more than 8 bits a value: percentiles (0.1 and 99.9 '
+                             'of all values), full (smallest and largest value), or LOW,HIGH (default: %(default)s)')
     parser.add_argument('--split', type=float, metavar='SHARE',
                         help='share of images for training, stratified by class (default: the splits of the source, '
                              'else 0.8)')
@@ -45,14 +59,28 @@ def main(argv: list[str] | None = None) -> None:
     check_output(args.out, folders, args.overwrite, INFO_FILE)
     name = args.format or detect_format(args.source)
     options = Options(args.classes, tuple(args.ignore), tuple(args.images), tuple(args.masks), args.unknown,
-                      args.class_map, args.id_divisor)
+                      args.class_map, args.id_divisor, args.components, args.boxes)
     source = FORMATS[name].open_source(args.source, options)
     planned = plan_samples(source, args.split, args.seed)
-    info = write_dataset(args.out, source, planned, name, args.link)
-    print_summary(args.out, info, source.skipped, source.notes)
+    value_range = find_range([(entry.sample.image, entry.values) for entry in planned], args.value_range, source.notes)
+    info = write_dataset(args.out, source, planned, name, args.link, value_range)
+    doubtful = bool(source.questions)
+    if source.task == 'det':
+        describe_objects([entry.objects for entry in planned], source)
+    print_summary(args.out, info, source)
+    if source.skipped.has_losses or doubtful:
+        sys.exit(LOSSES)
 
 
-def print_summary(out: Path, info: DatasetInfo, skipped: Skipped, notes: list[str]) -> None:
+def describe_objects(counts: list[int], source: Source) -> None:
+    """Add a note on the objects per image; a question, if there is one everywhere."""
+    source.notes.insert(0, f'objects per image: {min(counts)} to {max(counts)}, median {median(counts):g}; images '
+                           f'without objects: {counts.count(0)}')
+    if len(counts) > 1 and set(counts) == {1} and not source.questions:
+        source.questions.append('every image has exactly one object: is that so, or are several annotated as one?')
+
+
+def print_summary(out: Path, info: DatasetInfo, source: Source) -> None:
     """Print the number of images, and of objects or pixels per class, in each split; then what was left out."""
     print(f'{out}: {info.task} data set of {len(info.classes)} classes, from {info.source}')
     train, val = info.splits['train'], info.splits['val']
@@ -60,8 +88,10 @@ def print_summary(out: Path, info: DatasetInfo, skipped: Skipped, notes: list[st
     print(f'{"":{width}}  {"train":>12}  {"val":>12}\n{"images":{width}}  {train.images:12,}  {val.images:12,}')
     for name in info.classes:
         print(f'{name:{width}}  {train.counts[name]:12,}  {val.counts[name]:12,}  {COUNTED[info.task]}')
-    for note in notes:
+    for note in source.notes:
         print(f'note: {note}')
-    for reason, (count, example) in skipped.reasons.items():
+    for question in source.questions:
+        print(f'question: {question}')
+    for reason, (count, example) in source.skipped.reasons.items():
         print(f'left out: {count} x {reason} (first: {example})')
     print(f'next: {tool_line("check_dataset", out)}')

@@ -1,6 +1,6 @@
 """Image and label files of a data set: all present before training, and named when one turns out to be wrong."""
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.dist import is_main_process
 
 from ..errors import UserError
+from ..utils.image_values import check_values
 from ..utils.images import image_size
 
 FILE_KEYS = ('img_path', 'seg_map_path')  # where a sample's record has its files
@@ -54,8 +55,10 @@ def _prepare_or_name_file(dataset, index: int):
 
     Names a file that is no image or has too many pixels to be decoded, and labels that no class has.
     """
-    for file in _files(dataset, index):
-        _check_size(file)
+    image, *labels = _files(dataset, index) or ['']
+    _check_header(image, partial(check_values, value_range=loaded_range(dataset)))
+    for file in labels:
+        _check_header(file, image_size)
     try:
         sample = type(dataset).prepare_data(dataset, index)
     except Exception as error:  # readers fail in many ways, mostly without the name of the file
@@ -67,10 +70,17 @@ def _prepare_or_name_file(dataset, index: int):
     return sample
 
 
-def _check_size(file: str) -> None:
-    """Refuse an image with more pixels than the limit, by its header; what PIL cannot identify goes to its reader."""
+def loaded_range(dataset) -> tuple[float, float] | None:
+    """The `value_range` with which a built data set loads its images (`LoadImageWithRange`), or None."""
+    dataset = next(leaves(dataset))
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    return next((step.value_range for step in steps if hasattr(step, 'value_range')), None)
+
+
+def _check_header(file: str, check: Callable) -> None:
+    """Refuse what an image's header says to be unfit; what PIL cannot identify goes to its reader."""
     try:
-        image_size(file)
+        check(file)
     except OSError:
         pass
 

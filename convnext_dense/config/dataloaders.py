@@ -41,6 +41,11 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         cfg.data_root = data_root.rstrip('/') + '/'
 
 
+def value_range_of(pipeline: list[dict]) -> tuple[float, float] | None:
+    """The range by which a pipeline's LoadImageWithRange maps values to 8 bits, or None."""
+    return next((tuple(step['value_range']) for step in pipeline or () if step.get('value_range')), None)
+
+
 def datasets_of(loader: dict | None) -> list[dict]:
     """The leaf data set configs of a loader, seen through wrappers (RepeatDataset, ConcatDataset, ...)."""
     if not loader or 'dataset' not in loader:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..errors import UserError
 
 CHUNK = 2**20  # characters read at a time
+BOM = '\xef\xbb\xbf'  # of UTF-8, read as latin-1; some Windows programs write it first
 _BLANKS = re.compile(r'[\s,:]*')  # also what separates elements
 _scan = json.JSONDecoder().raw_decode
 
@@ -70,6 +71,9 @@ class _Reader:
         self.file, self.text, self.at, self.before, self.ended = file, '', 0, 0, False
 
     def elements(self) -> Iterator[Element]:
+        self._read(CHUNK)
+        if self.text.startswith(BOM):
+            self.at = len(BOM)
         self._expect('{')
         while self._peek() != '}':
             key = self._value()[0]

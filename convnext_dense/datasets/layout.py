@@ -17,7 +17,7 @@ from reprlib import repr as short_repr
 
 from ..errors import UserError
 from ..utils.files import atomic_write
-from .json_values import is_integer
+from .json_values import is_integer, is_number
 
 INFO_FILE = 'dataset.json'
 SPLITS = ('train', 'val')
@@ -58,6 +58,8 @@ class DatasetInfo:
         ignore_index: seg: label of pixels that are ignored, 0 to 255.
         img_suffix: seg: the one suffix of all images, with its dot.
         seg_map_suffix: seg: the one suffix of all label maps.
+        value_range: [low, high], the values of the images that become 0 and 255 when they are read, where a value has
+            more than 8 bits (`utils.image_values`).
     """
     task: str
     classes: list[str]
@@ -68,6 +70,7 @@ class DatasetInfo:
     ignore_index: int | None = None
     img_suffix: str | None = None
     seg_map_suffix: str | None = None
+    value_range: list[float] | None = None
 
     def write(self, folder) -> None:
         """Write `dataset.json` into `folder`."""
@@ -138,6 +141,8 @@ def _dataset_info(content) -> DatasetInfo:
         own = {'ignore_index': _value(content, 'ignore_index', _is_byte, 'a number from 0 to 255'),
                'img_suffix': _value(content, 'img_suffix', _is_suffix, 'a suffix such as .jpg'),
                'seg_map_suffix': _value(content, 'seg_map_suffix', _is_suffix, 'a suffix such as .png')}
+    if 'value_range' in content:
+        own['value_range'] = _value(content, 'value_range', _is_range, 'two numbers, the first below the second')
     _check_keys(content, {'task', 'classes', 'palette', 'splits', 'source', *own})
     splits = {name: _split_info(splits[name], task, set(classes)) for name in SPLITS}
     return DatasetInfo(task, classes, palette, splits, source, **own)
@@ -179,6 +184,10 @@ def _is_byte(value) -> bool:
 
 def _is_colour(value) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(_is_byte, value))
+
+
+def _is_range(value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
 
 
 def _is_line(value) -> bool:

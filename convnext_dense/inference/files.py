@@ -56,7 +56,7 @@ def _read(predictor: Predictor, inputs: Sequence[Input], pictures: bool, skipped
                 for index, frame in enumerate(read_frames(source.path)):
                     yield Job(source, index, frame, predictor.load(frame))
             else:
-                image = read_image(source.path) if pictures else None
+                image = read_image(source.path, predictor.value_range) if pictures else None
                 yield Job(source, None, image, predictor.load(source.path))
         except UserError as error:
             skipped.append((source, str(error)))

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
+from ..utils.images import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', *VIDEO_SUFFIXES)  # looked for in folders
+SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def _expand(pattern: str, exclude: Path | None) -> list[tuple[Path, Path]]:
 
     path = Path(pattern)
     if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise UserError(f'input {pattern} is no image or video by its suffix: expected {", ".join(SUFFIXES)}')
         return [(path, Path(path.name))]
     if path.is_dir():
         files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and wanted(file))

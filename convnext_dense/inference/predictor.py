@@ -20,7 +20,7 @@ from torch import nn
 from ..checkpoints import load_checkpoint, read_checkpoint
 from ..checkpoints.loading import has_our_backbone
 from ..checkpoints.reading import find_state_dict
-from ..config import datasets_of, load_config
+from ..config import datasets_of, load_config, value_range_of
 from ..config.runs import open_run
 from ..errors import UserError, few
 from ..recipes.metafile import find_recipe
@@ -50,6 +50,7 @@ class Predictor:
         task: 'det' or 'seg'.
         classes: names, in the order of the labels: those stored in the checkpoint, else those of the config's data set.
         palette: RGB colour of every class.
+        value_range: (low, high), the values that become 0 and 255 in files with more than 8 bits a value; or None.
 
     Raises:
         UserError: no such config, run, model-zoo entry or GPU, weights that do not fit the model completely, or
@@ -75,6 +76,7 @@ class Predictor:
         cfg.model.pop('init_cfg', None)
         cfg.model.backbone.pop('init_cfg', None)  # the checkpoint brings every weight
         dataset = datasets_of(cfg.test_dataloader)[0]
+        self.value_range = value_range_of(dataset['pipeline'])
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             self.model = MODELS.build(cfg.model)
             if hasattr(self.model, 'labels_only'):
@@ -103,7 +105,8 @@ class Predictor:
                 to 1, and with `value_range` any numbers (`arrays.to_rgb`); a list gives a list of results in its
                 order. Files are read as the config reads them.
             batch_size: images that go through the network together, where they have the same size.
-            value_range: (low, high), the values of black and white in arrays and PIL images; not for files.
+            value_range: (low, high), the values of black and white in arrays and PIL images; not for files. Default:
+                for more than 8 bits, that of the config.
 
         Returns:
             `Detections` or `Segmentation`, at the size of the image.
@@ -116,7 +119,8 @@ class Predictor:
         results = []
         for start in range(0, len(images), batch_size):
             read = [self._read(image, value_range) for image in images[start:start + batch_size]]
-            sources = [name if name is not None else found['img'][..., ::-1] for name, found in read]
+            # without a range, what is drawn on can be read from the file again
+            sources = [found['img'][..., ::-1] if name is None or self.value_range else name for name, found in read]
             found = self.predict([self._prepare(*each) for each in read])
             for result, source in zip(found, sources, strict=True):
                 result.image = source
@@ -137,12 +141,13 @@ class Predictor:
                 with file.open('wb') as copy:
                     shutil.copyfileobj(image, copy)
                 return None, self._read_path(str(file), 'the file object')
-        array = to_rgb(image, value_range)
+        deep = image.dtype != np.uint8 if isinstance(image, np.ndarray) else image.mode[0] in 'IF'
+        array = to_rgb(image, self.value_range if deep and value_range is None else value_range)
         return None, self.read_array(dict(img=np.ascontiguousarray(array[..., ::-1]), img_id=0))  # BGR, as files are
 
     def _read_path(self, path: str, name: str | None = None) -> dict:
         name = path if name is None else name
-        check_readable(path, name)
+        check_readable(path, name, self.value_range)
         try:
             return self.read_file(dict(img_path=path, img_id=0))
         except (OSError, AssertionError, AttributeError, ValueError, cv2.error) as error:

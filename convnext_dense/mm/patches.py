@@ -23,6 +23,7 @@ SUBCLASSES = {
         ('MODELS', 'convnext_dense.detection.roi_extractor'),
         ('MODELS', 'convnext_dense.inference.det_tta'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.det'),
+        ('TRANSFORMS', 'convnext_dense.datasets.transforms.loading'),
     ],
     'mmseg': [
         ('DATASETS', 'convnext_dense.datasets.shapes_seg'),
@@ -30,6 +31,7 @@ SUBCLASSES = {
         ('MODELS', 'convnext_dense.segmentation.encoder_decoder'),
         ('MODELS', 'convnext_dense.segmentation.float32_loss'),
         ('MODELS', 'convnext_dense.segmentation.uper_head'),
+        ('TRANSFORMS', 'convnext_dense.datasets.transforms.loading'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.seg'),
     ],
 }

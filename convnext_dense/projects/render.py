@@ -69,7 +69,7 @@ def _det_data(plan: Plan) -> str:
     return f'''
 scale = {scale}  # of the input: long and short side at most, in pixels
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load_image(plan)},
     {load},
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.25), keep_ratio=True),
     dict(type='FastRandomFlip', prob=0.5),
@@ -77,7 +77,7 @@ train_pipeline = [
     dict(type='FastPackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load_image(plan)},
     dict(type='Resize', scale=scale, keep_ratio=True),
     {load},
     dict(type='FastPackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
@@ -105,6 +105,14 @@ test_evaluator = val_evaluator
 '''
 
 
+def _load_image(plan: Plan) -> str:
+    """The transform that reads images; values of more than 8 bits need the range of the data set."""
+    value_range = plan.info.value_range
+    if value_range is None:
+        return "dict(type='LoadImageFromFile')"
+    return f"dict(type='LoadImageWithRange', value_range={literal(tuple(value_range))})"
+
+
 def _det_model(plan: Plan) -> str:
     cascade = plan.start != 'random' and BASES['det'][plan.arch].startswith('cascade')
     box_head = ('[dict(head, num_classes=len(classes)) for head in _base_.model.roi_head.bbox_head]' if cascade
@@ -129,7 +137,7 @@ def _seg_data(plan: Plan) -> str:
 crop_size = ({plan.short}, {plan.short})
 scale = ({4 * plan.short}, {plan.short})  # of the input: the short side decides
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load_image(plan)},
     dict(type='FastLoadAnnotations', reduce_zero_label=False),
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='FastRandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -138,7 +146,7 @@ train_pipeline = [
     dict(type='FastPackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load_image(plan)},
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='FastLoadAnnotations', reduce_zero_label=False),  # after Resize: labels keep the image's own size
     dict(type='FastPackSegInputs'),

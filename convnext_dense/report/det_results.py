@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config.data_files import loaded_range
 from ..errors import UserError
 from ..evaluation.coco_data import load_ground_truth, to_coco
 from ..evaluation.coco_eval import AREAS, CocoEvaluation, evaluate
@@ -43,6 +44,7 @@ class DetectionResults:
         check_same_images(dataset, predictions)
         self.predictions = predictions
         self.images = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
+        self.value_range = loaded_range(dataset)
         self.ground_truth = load_ground_truth(dataset.ann_file)
         self.category_ids = list(dataset.cat_ids)
         self.names = [self.ground_truth.cats[category]['name'] for category in self.category_ids]
@@ -83,7 +85,7 @@ class DetectionResults:
 
     def panels(self, index: int, title: str = 'prediction') -> list[tuple[str, np.ndarray]]:
         """Ground truth and prediction of an image, drawn."""
-        image = read_image(self.images[index])
+        image = read_image(self.images[index], self.value_range)
         found = draw_instances(image, predicted_instances(self.predictions[index]), self.names, self.palette, MIN_SCORE)
         annotated = draw_instances(image, self._annotated(index), self.names, self.palette)
         return [('ground truth', annotated), (f'{title}, score from {MIN_SCORE:g}', found)]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmengine.registry import TRANSFORMS
 
+from ..config.data_files import loaded_range
 from ..errors import UserError
 from ..evaluation.confusion import confusion_matrix
 from ..visualization.draw import draw_segmentation, palette_of, read_image
@@ -64,7 +65,7 @@ class SegmentationResults:
 
     def panels(self, index: int, title: str = 'prediction') -> list[tuple[str, np.ndarray]]:
         """Ground truth and prediction of an image, drawn."""
-        image = read_image(self.dataset.get_data_info(index)['img_path'])
+        image = read_image(self.dataset.get_data_info(index)['img_path'], loaded_range(self.dataset))
         maps = ('ground truth', self._annotated(index)), (title, self._predicted(index))
         return [(name, draw_segmentation(image, labels.astype(np.uint8), self.palette)) for name, labels in maps]
 

@@ -1,4 +1,4 @@
-"""Image files: sizes read from the header, and refused above a limit before any pixel is decoded.
+"""Image files: size, type of the values and number of pages from the header; too large ones are refused undecoded.
 
 A few hundred kilobytes of PNG can hold gigabytes of pixels. PIL refuses more than `DEFAULT_MAX_PIXELS` pixels; OpenCV,
 which mmcv reads with, allows a gigapixel. `open_image` and `image_size` hold both to one limit, which the environment
@@ -8,9 +8,10 @@ import os
 import re
 import struct
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import UserError
 
@@ -18,10 +19,34 @@ LIMIT_VARIABLE = 'CONVNEXT_DENSE_MAX_PIXELS'
 DEFAULT_MAX_PIXELS = 178_956_970  # where PIL raises DecompressionBombError: 2 x its MAX_IMAGE_PIXELS, 13377 x 13377
 # All that both PIL and OpenCV read. Not EPS, which PIL hands to Ghostscript.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')
+# what counts as an image, wherever a folder is searched or a file is named
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
+TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF
+MAX_PAGES = 10_000  # counted of a TIFF; its list of pages may be circular
 
 
 class OversizedImageError(UserError):
     """An image with more pixels than `max_pixels()`."""
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image file says.
+
+    Args:
+        width, height: in pixels, as stored.
+        values: type of a value: 'uint8' (also for 1, 2 and 4 bits), 'uint16', 'int16', 'float32', ...
+        pages: images in the file; reduced copies and masks in a TIFF are not counted.
+    """
+    width: int
+    height: int
+    values: str = 'uint8'
+    pages: int = 1
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether values must be mapped to 8 bits (`image_values`)."""
+        return self.values != 'uint8'
 
 
 def max_pixels() -> int:
@@ -50,15 +75,22 @@ def open_image(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | Non
         OversizedImageError: it has more pixels than the limit.
         OSError: the file is missing, unreadable or of none of `FORMATS`.
     """
-    limit, image = max_pixels(), _identify(file)
-    if image.width * image.height > limit:
+    image = _identify(file)
+    try:
+        _check_size(image.width, image.height, file if name is None else name)
+    except UserError:
         image.close()
-        name = file if name is None else name
+        raise
+    return image
+
+
+def _check_size(width: int, height: int, name) -> None:
+    limit = max_pixels()
+    if width * height > limit:
         shown = name if isinstance(name, (str, os.PathLike)) else 'an image'
         raise OversizedImageError(
-            f'{shown} has {image.width * image.height:,} pixels, more than the limit of {limit:,}: remove it or '
-            f'make it smaller, or set {LIMIT_VARIABLE}={image.width * image.height} if it is meant')
-    return image
+            f'{shown} has {width * height:,} pixels, more than the limit of {limit:,}: remove it or make it smaller, '
+            f'or set {LIMIT_VARIABLE}={width * height} if it is meant')
 
 
 def _identify(file: str | os.PathLike | BinaryIO) -> Image.Image:
@@ -82,5 +114,44 @@ def _identify(file: str | os.PathLike | BinaryIO) -> Image.Image:
 
 def image_size(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | None = None) -> tuple[int, int]:
     """Width and height in pixels, as stored, from the header. Arguments and errors as of `open_image`."""
-    with open_image(file, name) as image:
-        return image.size
+    header = read_header(file, name)
+    return header.width, header.height
+
+
+def read_header(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | None = None) -> ImageHeader:
+    """Size, type of the values and number of pages. Arguments and errors as of `open_image`."""
+    is_path = isinstance(file, (str, os.PathLike))
+    name = file if name is None else name
+    with open(file, 'rb') if is_path else nullcontext(file) as opened:
+        opened.seek(0)
+        start = opened.read(26)
+        if start[:4] in TIFF_STARTS:
+            return _tiff_header(opened, name)
+        with open_image(opened, name) as image:
+            values = 'uint8'
+            if image.mode.startswith('I') or (start.startswith(b'\x89PNG') and start[24] == 16):
+                values = 'uint16'
+            pages = image.n_frames if image.format in ('GIF', 'WEBP') else 1
+            return ImageHeader(image.width, image.height, values, pages)
+
+
+def _tiff_header(file: BinaryIO, name) -> ImageHeader:
+    """From the TIFF's tags: PIL has no mode for some types of values, such as three channels of float32."""
+    pages = []
+    try:
+        file.seek(0)
+        start = file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(start + (file.read(8) if start[2:4] in (b'+\0', b'\0+') else b''))
+        while tags.next and len(pages) < MAX_PAGES:
+            file.seek(tags.next)
+            tags.load(file)
+            kinds = {1: 'uint', 2: 'int', 3: 'float'}
+            if not pages or not tags.get(254, 0) & 5:  # NewSubfileType: 1 a reduced copy, 4 a mask
+                bits, kind = max(tags.get(258, (1,))), kinds.get((tags.get(339) or (1,))[0], 'uint')
+                pages.append((tags[256], tags[257], f'{kind}{max(bits, 8)}'))
+        width, height, values = pages[0]
+        header = ImageHeader(int(width), int(height), values, len(pages))
+    except (SyntaxError, IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
+        raise UnidentifiedImageError(f'cannot identify image file {name!r}') from error
+    _check_size(header.width, header.height, name)
+    return header

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UserError, few
-from ..utils.images import image_size
+from ..utils.image_values import ValueRange, check_values, read_bgr
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # label of pixels that belong to no class
@@ -49,20 +49,25 @@ class Instances:
                                 if (values := getattr(self, name)) is not None})
 
 
-def read_image(path) -> np.ndarray:
-    """Read an image file as RGB.
+def read_image(path, value_range: ValueRange | None = None) -> np.ndarray:
+    """Read an image file as RGB, uint8.
+
+    Args:
+        path: of the file.
+        value_range: (low, high), which become 0 and 255 where a value has more than 8 bits (`utils.image_values`).
 
     Raises:
-        UserError: the file is missing, no image, or has more pixels than `utils.images.max_pixels`.
+        UserError: the file is missing, no image, has more pixels than `utils.images.max_pixels`, several pages, or more
+            than 8 bits a value and there is no range.
     """
-    check_readable(path)
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    check_readable(path, value_range=value_range)
+    image = read_bgr(Path(path).read_bytes(), path, value_range)
     if image is None:
         raise UserError(UNREADABLE.format(path))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def check_readable(path, name: str | None = None) -> tuple[int, int]:
+def check_readable(path, name: str | None = None, value_range: ValueRange | None = None) -> tuple[int, int]:
     """Width and height of an image file, from its header; errors call it `name`, by default its path.
 
     Raises:
@@ -70,7 +75,8 @@ def check_readable(path, name: str | None = None) -> tuple[int, int]:
     """
     name = path if name is None else name
     try:
-        return image_size(path, name)
+        header = check_values(path, value_range, name)
+        return header.width, header.height
     except OSError as error:
         raise UserError(UNREADABLE.format(name)) from error
 

@@ -6,6 +6,7 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from ..config.data_files import loaded_range
 from ..utils.files import atomic_write
 from .draw import draw_instances, draw_legend, draw_segmentation, palette_of, read_image, side_by_side
 from .predictions import instances_of
@@ -30,7 +31,7 @@ class DrawPredictionsHook(Hook):
         classes = dataset.metainfo['classes']
         palette = palette_of(dataset.metainfo, classes)
         for sample in outputs:
-            image = read_image(sample.img_path)
+            image = read_image(sample.img_path, loaded_range(dataset))
             draw = self._draw_labels if 'pred_sem_seg' in sample else self._draw_instances
             file = self.out_dir / f'{_path_below(sample.img_path, dataset)}.png'
             with atomic_write(file) as part:

@@ -2,6 +2,7 @@
 
 `python tests/datasets/plant_faults.py DATA OUT` writes a clean copy and one with all faults of each kind, to look at.
 """
+import io
 import json
 import shutil
 import struct
@@ -87,7 +88,7 @@ ANNOTATION_FAULTS = [
           also=('mask-box-mismatch',)),
     Fault('box-off-image', 'coco', change(bbox=lambda a, i: [i['width'] + 5, *a['bbox'][1:]])),
     Fault('mask-box-mismatch', 'coco', change(bbox=lambda a, i: [0, 0, i['width'], i['height']])),
-    Fault('mask-empty', 'coco', change(segmentation=[])),
+    Fault('mask-missing', 'coco', change(segmentation=[]), also=('area-mismatch',)),
     Fault('mask-empty', 'coco', change(segmentation=[[5, 5, 9, 9, 13, 13]])),
     Fault('mask-missing', 'coco', without('segmentation'), also=('area-mismatch',)),
     Fault('mask-outside', 'coco', change(segmentation=lambda a, i: [[0, 0, i['width'] + 40, 0, 30, 30]]),
@@ -234,7 +235,39 @@ def no_categories(copy: CocoCopy, number: int) -> str:
     return 'no categories'
 
 
+def encoded(pages: int, dtype: type, image_format: str) -> Callable:
+    """Replace an image by one of its size, with several pages or more than 8 bits a value; its suffix stays."""
+    def plant(copy, number: int) -> str:
+        file = copy.image_file(number)
+        shape = np.asarray(Image.open(file)).shape[:2]
+        images = [Image.fromarray(np.random.default_rng(number).integers(0, 200, shape).astype(dtype))
+                  for _ in range(pages)]
+        content = io.BytesIO()
+        images[0].save(content, image_format, **({'save_all': True, 'append_images': images[1:]} if pages > 1 else {}))
+        rewrite(file, content.getvalue())
+        return str(file)
+    return plant
+
+
+def dark_beside_range(copy: LabelCopy, number: int) -> str:
+    """An image of 16 bits whose values are below the value_range of the data set."""
+    info = json.loads((copy.folder / 'dataset.json').read_text())
+    rewrite(copy.folder / 'dataset.json', json.dumps({**info, 'value_range': [500, 4000]}).encode())
+    return encoded(1, np.uint16, 'PNG')(copy, number)
+
+
+def boxes_as_corners(copy: CocoCopy, number: int) -> str:
+    for annotation in copy.train['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['bbox'] = [x, y, x + w, y + h]
+    return 'fit as x1, y1, x2, y2'
+
+
 FILE_FAULTS = [
+    Fault('image-pages', 'coco', encoded(3, np.uint8, 'TIFF')),
+    Fault('image-depth', 'coco', encoded(1, np.uint16, 'PNG')),
+    Fault('image-value-range', 'camvid', dark_beside_range),
+    Fault('box-corners', 'pennfudan', boxes_as_corners, alone=True, also=('box-outside', 'mask-box-mismatch')),
     Fault('image-missing', 'coco', removed(image_of)),
     Fault('image-empty', 'coco', replaced(image_of, b'')),
     Fault('image-unreadable', 'coco', replaced(image_of, b'this is no picture')),

@@ -49,7 +49,7 @@ def found(task: str, clean: Path, folder: Path, *options: str) -> tuple[int, dic
     config = folder / 'config.py'
     config.write_text({'det': DET, 'seg': SEG}[task].format(root=f'{clean}/{"coco" if task == "det" else "camvid"}'))
     options = ('--cfg-options', *options) if options else ()
-    finished = run_tool('check_dataset', config, '--workers', 0, '--json', folder / 'found.json', *options)
+    finished = run_tool('check_dataset', config, '--workers', 0, '--strict', '--json', folder / 'found.json', *options)
     assert finished.code in (0, 3, 4), finished.err
     codes = {}
     for finding in json.loads((folder / 'found.json').read_text())['findings']:

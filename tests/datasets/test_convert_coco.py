@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from convert_sources import convert
+from convert_sources import LOSSES, convert
 from PIL import Image
 from pycocotools.coco import COCO
 from tool_runs import run_tool
@@ -65,7 +65,7 @@ def test_annotations_of_nothing_are_left_out(data_sets, tmp_path):
     del third['image_id']
     file = tmp_path / 'val.json'
     file.write_text(json.dumps(content))
-    out = convert(file, tmp_path / 'out', '--images', data_sets / 'pennfudan/images').out
+    out = convert(file, tmp_path / 'out', '--images', data_sets / 'pennfudan/images', status=LOSSES).out
     for reason in ('unknown image', 'unknown category', 'without an integer image_id'):
         assert f'1 x annotation of an {reason}' in out or f'1 x annotation {reason}' in out
     splits = DatasetInfo.read(tmp_path / 'out').splits.values()
@@ -143,7 +143,7 @@ def test_yolo_lines_that_are_wrong_are_named(tmp_path):
     (tmp_path / 'y/labels/0.txt').write_text('\n'.join(lines))
     (tmp_path / 'y/labels/1.txt').write_text('')
     (tmp_path / 'y/classes.txt').write_text('thing\n')
-    out = convert(tmp_path / 'y', tmp_path / 'out').out
+    out = convert(tmp_path / 'y', tmp_path / 'out', status=LOSSES).out
     for number, reason in enumerate(['class 1, expected 0 to 0', 'line with 3 numbers', 'no number',
                                      'outside 0 to 1', 'not finite'], 2):
         assert [line for line in out.splitlines() if reason in line and f'0.txt:{number}' in line], (reason, out)

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from convert_sources import CAMVID_COLOURS, camvid_copy, convert, small_pairs
+from convert_sources import CAMVID_COLOURS, LOSSES, camvid_copy, convert, small_pairs
 from PIL import Image
 from pycocotools.coco import COCO
 from tool_runs import run_tool
@@ -116,7 +116,8 @@ def test_instances_with_classes_of_their_own(tmp_path):
             tmp_path / 'names.txt')
     table = {str(i): {'1001': 'car', '2000': 'bus'} for i in range(4)}
     (tmp_path / 'map.json').write_text(json.dumps(table))
-    finished = convert(source, tmp_path / 'b', '--from', 'instance-masks', '--class-map', tmp_path / 'map.json')
+    finished = convert(source, tmp_path / 'b', '--from', 'instance-masks', '--class-map', tmp_path / 'map.json',
+                       status=LOSSES)
     counts = [{name: sum(split.counts[name] for split in DatasetInfo.read(tmp_path / out).splits.values())
                for name in ('car', 'bus')} for out in 'ab']
     assert counts == [{'car': 8, 'bus': 4}, {'car': 4, 'bus': 4}]
@@ -141,7 +142,7 @@ def test_what_cannot_be_used_is_left_out_and_named(tmp_path):
     (source / 'images/1.png').write_bytes(b'no image')
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(source / 'masks/2.png')
     (source / 'masks/3.png').unlink()
-    finished = convert(source, tmp_path / 'out', '--from', 'label-pngs', '--classes', 'ground,line')
+    finished = convert(source, tmp_path / 'out', '--from', 'label-pngs', '--classes', 'ground,line', status=LOSSES)
     for reason, name in [('image cannot be read', 'images/1.png'), ('label map of another size', 'images/2.png'),
                          ('image without a mask', 'images/3.png')]:
         line = next(line for line in finished.out.splitlines() if reason in line)

@@ -60,7 +60,7 @@ def _check_images(target: CocoTarget, tables: CocoTables, facts: Iterator[FileFa
         file, found = target.image_folder / name, next(facts)
         if name in tables.outside:
             continue  # reported, and not read
-        _check_image(file, found, target.split, seen, findings)
+        _check_image(file, found, target, seen, findings)
         if found.size is not None and found.shown_size != size:
             findings.add('image-size', file, f'row {row + 1} of images',
                          f'{size[0]}x{size[1]} in {target.ann_file.name}, the file is read as '
@@ -71,18 +71,22 @@ def _check_pairs(target: LabelTarget, facts: Iterator[FileFacts], seen: dict, fi
     check = LabelCheck(target, findings)
     for image_file, label_file in target.pairs:
         image, label = next(facts), next(facts)
-        _check_image(image_file, image, target.split, seen, findings)
+        _check_image(image_file, image, target, seen, findings)
         check.add(image, label_file, label)
         findings.checked['label maps'] += 1
     check.finish(target.pairs[0][1].parent if target.pairs else target.split)
 
 
-def _check_image(file: Path, found: FileFacts, split: str, seen: dict, findings: Findings) -> None:
+def _check_image(file: Path, found: FileFacts, target: Target, seen: dict, findings: Findings) -> None:
     """Check an image file, and whether the same pixels were `seen` (digest -> (split, file)) before."""
+    split = target.split
     findings.checked['images'] += 1
     if found.problem is not None:
         findings.add(FILE_CODES[found.problem], file)
         return
+    if found.pages > 1:
+        findings.add('image-pages', file, value=f'{found.pages} pages')
+    _check_depth(file, found, target.value_range, findings)
     if found.orientation != 1:
         findings.add('image-rotated', file, value=f'orientation {found.orientation}')
     other_split, other = seen.setdefault(found.digest, (split, file))
@@ -90,6 +94,16 @@ def _check_image(file: Path, found: FileFacts, split: str, seen: dict, findings:
         findings.add('image-duplicate' if other_split == split else 'image-leak', file, value=f'the same as {other}')
     elif other_split != split:
         findings.add('image-leak', file, value=f'in {other_split} and {split}')
+
+
+def _check_depth(file: Path, found: FileFacts, value_range: tuple[float, float] | None, findings: Findings) -> None:
+    """Report values of more than 8 bits without a range, or on one side of it."""
+    if found.depth == 'uint8':
+        return
+    if value_range is None:
+        findings.add('image-depth', file, value=found.depth)
+    elif found.spread is None or found.spread[1] <= value_range[0] or found.spread[0] >= value_range[1]:
+        findings.add('image-value-range', file, value=f'{found.spread}, value_range {tuple(value_range)}')
 
 
 def _check_unlisted(targets: list[Target], tables: list[CocoTables | None], findings: Findings) -> None:

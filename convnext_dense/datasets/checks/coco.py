@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...utils.files import is_inside
+from ..box_format import BoxFormat
 from ..json_stream import stream_json
 from ..json_values import is_integer, is_number
 from ..layout import is_class_name
@@ -31,6 +32,7 @@ class CocoTarget:
         classes: those that the config trains; None for all categories.
         scale: (long, short) sides to which the config resizes images, or None.
         data_folder: what images must lie in besides `image_folder`, or None.
+        value_range: (low, high), the values that become 0 and 255 in images of more than 8 bits, or None.
     """
     split: str
     ann_file: Path
@@ -38,6 +40,7 @@ class CocoTarget:
     classes: list[str] | None = None
     scale: tuple[int, int] | None = None
     data_folder: Path | None = None
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass
@@ -80,6 +83,7 @@ def check_annotations(target: CocoTarget, tables: CocoTables, findings: Findings
     """Check every annotation, then all of them together; returns category id -> number of objects."""
     file, counts = target.ann_file, Counter()
     ids, prints, printed, occupied, without_mask, small = array('q'), array('q'), array('q'), set(), [], []
+    boxes = BoxFormat()
     with_mask = 0
     for key, annotation, _, _ in stream_json(file):
         if key != 'annotations':
@@ -99,13 +103,17 @@ def check_annotations(target: CocoTarget, tables: CocoTables, findings: Findings
         box = annotation['bbox']
         prints.append(hash((row, annotation['category_id'], *box)))
         printed.append(name)
-        if annotation.get('segmentation') is None:
+        if all(map(is_number, box)):
+            boxes.add(box, *tables.sizes[row])
+        if not annotation.get('segmentation'):  # [] is how boxes are written by many tools
             without_mask.append(name)
         else:
             with_mask += 1
         if not problems and _is_small(box, tables.sizes[row], target.scale):
             small.append((name, f'{box[2]:.1f}x{box[3]:.1f}'))
     _report_repeated(ids, prints, printed, target, findings)
+    if boxes.is_corners:
+        findings.add('box-corners', file, value=boxes.sentence)
     if with_mask:
         for name in without_mask:
             findings.add('mask-missing', file, f'annotation {name}')
@@ -145,8 +153,6 @@ def check_annotation(annotation, tables: CocoTables) -> Iterator[tuple[str, obje
     if problem is None or problem[0] in ('box-outside', 'box-thin'):
         if annotation.get('segmentation') not in (None, [], {}):
             yield from check_mask(annotation, width, height)
-        elif 'segmentation' in annotation and annotation['segmentation'] is not None:
-            yield 'mask-empty', 'segmentation is empty'
         else:
             yield from check_area(annotation, box[2] * box[3])
 

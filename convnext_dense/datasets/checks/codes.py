@@ -11,6 +11,11 @@ CODES = {
     'image-oversized': ('error', 'the image has more pixels than the limit, which CONVNEXT_DENSE_MAX_PIXELS sets; it '
                                  'is not decoded'),
     'image-truncated': ('error', 'the image file is cut off; the rest would be read as grey'),
+    'image-pages': ('error', 'the file has several pages, of which one would be read; save each as an image'),
+    'image-depth': ('error', 'values have more than 8 bits, and no value_range maps them to 8 bits; convert the '
+                             'data set, or set it in LoadImageWithRange'),
+    'image-value-range': ('warning', 'nearly all values lie on one side of value_range, so the image is read as '
+                                     'black or white'),
     'image-size': ('error', 'the annotations give another width and height than the file has'),
     'image-rotated': ('warning', 'an EXIF tag rotates the image when it is read; boxes and masks may be for the '
                                  'unrotated one'),
@@ -34,6 +39,7 @@ CODES = {
     'box-not-finite': ('error', 'a box has a value that is no finite number'),
     'box-inverted': ('error', 'a box has a negative width or height; COCO boxes are x, y, width, height'),
     'box-empty': ('error', 'a box has no width or no height'),
+    'box-corners': ('error', 'boxes seem to be x1, y1, x2, y2; COCO boxes are x, y, width, height'),
     'box-thin': ('warning', 'a box is less than a pixel wide or high; mmdet leaves it out silently'),
     'box-outside': ('warning', 'a box reaches beyond the image by more than a pixel'),
     'box-off-image': ('error', 'a box lies completely outside the image'),

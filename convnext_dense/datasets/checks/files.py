@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import UserError
-from ...utils.images import OversizedImageError, open_image
+from ...utils.image_values import read_values
+from ...utils.images import ImageHeader, OversizedImageError, open_image, read_header
 from ...utils.progress import progress_bar
 
 EXIF_ORIENTATION = 274  # the tag's number in the EXIF standard
@@ -29,6 +30,9 @@ class FileFacts:
         format: of the file, as PIL names it.
         channels: 1, or 3 and more for colours.
         values: label maps: value -> number of pixels.
+        depth: type of the values, as 'uint8'.
+        pages: images in the file.
+        spread: of more than 8 bits: the values below which a tenth and nine tenths of all lie.
     """
     problem: str | None = None
     size: tuple[int, int] | None = None
@@ -37,6 +41,9 @@ class FileFacts:
     format: str = ''
     channels: int = 1
     values: dict[int, int] = field(default_factory=dict)
+    depth: str = 'uint8'
+    pages: int = 1
+    spread: tuple[float, float] | None = None
 
     @property
     def shown_size(self) -> tuple[int, int] | None:
@@ -57,6 +64,9 @@ def read_facts(job: tuple[str, bool]) -> FileFacts:
     if not data:
         return FileFacts('empty')
     try:
+        header = read_header(io.BytesIO(data), path)
+        if header.is_deep and not is_label:
+            return _deep_facts(data, path, header)
         image = open_image(io.BytesIO(data), path)
     except OversizedImageError:
         return FileFacts('oversized')
@@ -77,8 +87,24 @@ def read_facts(job: tuple[str, bool]) -> FileFacts:
             values = dict(zip(found.astype(int).tolist(), counts.tolist(), strict=True))
         return FileFacts(size=image.size, format=image.format, channels=channels, values=values)
     return FileFacts(size=image.size, orientation=image.getexif().get(EXIF_ORIENTATION, 1),
-                 digest=hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).digest(),
-                 format=image.format, channels=channels)
+                 digest=_digest(pixels),
+                 format=image.format, channels=channels, pages=header.pages)
+
+
+def _deep_facts(data: bytes, path: str, header: ImageHeader) -> FileFacts:
+    """Facts about an image of more than 8 bits, decoded as training does."""
+    values = read_values(data, path)
+    size = (header.width, header.height)
+    if values is None:
+        return FileFacts('unreadable', size)
+    finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
+    spread = tuple(np.percentile(finite, (10, 90)).tolist()) if finite.size else None
+    return FileFacts(size=size, digest=_digest(values), format='deep', channels=values.shape[2], depth=header.values,
+                     pages=header.pages, spread=spread)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).digest()
 
 
 def read_all(jobs: Sequence[tuple[str, bool]], workers: int) -> Iterator[FileFacts]:

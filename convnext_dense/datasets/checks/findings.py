@@ -9,7 +9,7 @@ from .codes import CODES, SEVERITIES
 
 SHOWN = 5  # examples of each code on screen
 KEPT = 10_000  # of each code about annotations; more are only counted, so that a million fit into memory
-EXIT_STATUS = {'error': 4, 'warning': 3, 'note': 0}  # 1 and 2: a defect, and a wrong command line
+EXIT_STATUS = {'error': 4, 'warning': 3, 'note': 0}  # --strict; 1 and 2: a defect, and a wrong command line
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Findings(list):
         return {severity: sum(count for code, count in self.found.items() if CODES[code][0] == severity)
                 for severity in SEVERITIES}
 
-    def exit_status(self) -> int:
-        """0 for nothing or notes, 3 for warnings, 4 for errors."""
-        return max((EXIT_STATUS[CODES[code][0]] for code in self.found), default=0)
+    def exit_status(self, strict: bool = False) -> int:
+        """4 for errors, otherwise 0; with ``strict``, 3 for warnings."""
+        status = max((EXIT_STATUS[CODES[code][0]] for code in self.found), default=0)
+        return status if strict or status > EXIT_STATUS['warning'] else 0
 
     def lines(self) -> list[str]:
         """The printed report: the worst first, a few of each code, then the counts."""

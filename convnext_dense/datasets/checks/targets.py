@@ -4,10 +4,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ...config import datasets_of
+from ...config import datasets_of, value_range_of
 from ...errors import UserError
 from ..convert.class_files import find_class_file, read_classes
-from ..convert.coco import annotation_files, data_folder, image_folder, split_in_name
+from ..convert.coco import annotation_files, data_folder, image_folder, split_of_file
 from ..convert.pairs import SPLIT_NAMES, image_files
 from ..json_stream import stream_json
 from ..layout import INFO_FILE, DatasetInfo
@@ -28,6 +28,7 @@ class LabelTarget:
         classes: names in the order of the labels, or None if unknown.
         ignore_index: label that is ignored.
         reduce_zero_label: whether 0 is ignored and every other value is lowered by 1 when read.
+        value_range: (low, high), the values that become 0 and 255 in images of more than 8 bits, or None.
     """
     split: str
     pairs: list[tuple[Path, Path]]
@@ -36,6 +37,7 @@ class LabelTarget:
     classes: list[str] | None
     ignore_index: int = 255
     reduce_zero_label: bool = False
+    value_range: tuple[float, float] | None = None
 
 
 Target = CocoTarget | LabelTarget
@@ -55,7 +57,7 @@ def targets_of_path(path: Path, images: str | None = None) -> list[Target]:
         return _converted(path)
     files = annotation_files(path)
     if files:
-        return [CocoTarget(split_in_name(file.stem) or file.stem, file,
+        return [CocoTarget(split_of_file(file, path) or file.stem, file,
                            Path(images) if images else _image_folder(file, path),
                            data_folder=data_folder(file, path)) for file in files]
     if (path / 'images').is_dir() and (path / 'annotations').is_dir():
@@ -76,6 +78,7 @@ def targets_of_config(cfg: Config) -> list[Target]:
     for split, loader in SPLIT_DATALOADERS.items():
         for described in datasets_of(cfg.get(loader)):
             dataset = DATASETS.build({**described, 'lazy_init': True, 'pipeline': []})
+            value_range = value_range_of(described.get('pipeline'))
             classes = list(dataset.metainfo.get('classes') or ()) or None
             prefix = dataset.data_prefix
             if 'seg_map_path' in prefix:
@@ -83,11 +86,12 @@ def targets_of_config(cfg: Config) -> list[Target]:
                                       dataset.img_suffix, dataset.seg_map_suffix)
                 target.ignore_index, target.reduce_zero_label = dataset.ignore_index, dataset.reduce_zero_label
                 _keep_listed(target, dataset.ann_file, Path(prefix['img_path']), dataset.img_suffix)
+                target.value_range = value_range
                 targets.append(target)
             elif str(dataset.ann_file).endswith('.json'):
                 folder = Path(dataset.data_root) if dataset.data_root else None
                 targets.append(CocoTarget(split, Path(dataset.ann_file), Path(prefix.get('img', '')), classes,
-                                          resize_scale(cfg), folder))
+                                          resize_scale(cfg), folder, value_range))
             else:
                 raise UserError(f'{loader}: {described["type"]} is neither a COCO nor a segmentation data set, the '
                                 'two kinds that can be checked')
@@ -126,6 +130,7 @@ def _converted(folder: Path) -> list[Target]:
         else:
             targets.append(label_target(split, images, folder / described.seg_prefix, info.classes, info.img_suffix,
                                         info.seg_map_suffix))
+        targets[-1].value_range = info.value_range
     return targets
 
 

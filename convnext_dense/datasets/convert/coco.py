@@ -1,14 +1,22 @@
-"""COCO json: polygons, run lengths, crowds or boxes only; every key of images and annotations is kept."""
+"""COCO json: polygons, run lengths, crowds or boxes only; every key of images and annotations is kept.
+
+Also as CVAT, Label Studio, Roboflow and Supervisely export it: one json per split beside its images, ids as text, file
+names of Windows.
+"""
 import os
 from array import array
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from reprlib import repr as short_repr
 
 from ...errors import UserError
 from ...utils.files import is_inside
+from ..box_format import BoxFormat
 from ..json_stream import looks_like_coco, read_element, stream_json
-from ..json_values import is_integer
+from ..json_values import is_integer, is_number
+from .file_names import find_name
 from .pairs import SPLIT_NAMES
 from .source import Options, Sample, Source
 
@@ -31,13 +39,16 @@ def open_source(root: Path, options: Options) -> Source:
     if not files:
         raise UserError(f'{root} has no COCO json: expected annotations/*.json, *.json or the file itself, with '
                         '"images" and "annotations"')
-    source = Source('det', [], [])
+    source, used, boxes = Source('det', [], []), Counter(), BoxFormat()
     for file in files:
-        split = split_in_name(file.stem)
+        split = split_of_file(file, root)
         if split == 'test' and len(files) > 1:
             source.skipped.add('annotation file of a test split', file)
             continue
-        _read_file(file, root, options, None if split == 'test' else split, source)
+        used += _read_file(file, root, options, None if split == 'test' else split, source, boxes)
+    _drop_root_category(source, used)
+    if options.boxes == 'xywh':
+        source.verify = lambda _: _check_boxes(boxes, files)
     return source
 
 
@@ -49,7 +60,17 @@ def annotation_files(root: Path) -> list[Path]:
         found = sorted(file for file in folder.glob('*.json') if looks_like_coco(file))
         if found:
             return [file for file in found if file.name.startswith('instances')] or found
-    return []
+    return sorted(file for file in root.glob('*/*.json')  # as Roboflow: a json in the folder of each split
+                  if _split_word(file.parent.name) and looks_like_coco(file))
+
+
+def split_of_file(file: Path, root: Path) -> str | None:
+    """'train', 'val' or 'test', from the name of an annotation file or of its folder below the source."""
+    return split_in_name(file.stem) or (_split_word(file.parent.name) if file.parent != root else None)
+
+
+def _split_word(name: str) -> str | None:
+    return SPLIT_NAMES.get(name.lower())
 
 
 def data_folder(ann_file: Path, root: Path) -> Path:
@@ -77,65 +98,138 @@ def image_folder(ann_file: Path, root: Path, file_name: str) -> Path:
     places = [base / part for base in (root, ann_file.parent, ann_file.parent.parent)
               for part in (name, split, f'images/{name}', f'images/{split}', 'images', '')]
     for place in places:
-        if os.path.isfile(place / file_name):  # False also for a name that no file can have
+        if os.path.isfile(place / find_name(place, file_name)):  # False also for a name that no file can have
             return place
     raise UserError(f'{ann_file}: its image {short_repr(file_name)} is not in {root}, {root / "images"} or '
                     f'{root / name}: name the folder with --images')
 
 
-def _read_file(file: Path, root: Path, options: Options, split: str | None, source: Source) -> None:
-    images, categories = {}, []
+def _read_file(file: Path, root: Path, options: Options, split: str | None, source: Source,
+               boxes: BoxFormat) -> Counter:
+    """Add the images of an annotation file to `source`; returns how often each category is used."""
+    images, categories, used = {}, [], Counter()
+    numbers: dict[int | str, int] = {}  # image id, as `_id_of` gives it -> its place in `places`
     owners, offsets, lengths = array('q'), array('q'), array('q')
     for key, value, offset, length in stream_json(file):
         if key == 'images':
             _add_image(value, images, file, source)
         elif key == 'categories':
-            categories.append(value)
+            categories.append(_with_integer_id(value))
         elif key == 'annotations':
-            if not isinstance(value, dict) or not is_integer(value.get('image_id')):
+            owner = _id_of(value.get('image_id')) if isinstance(value, dict) else None
+            if owner is None:
                 source.skipped.add('annotation without an integer image_id', f'{file}, {short_repr(value)}')
                 continue
-            owners.append(value['image_id'])
+            owners.append(numbers.setdefault(owner, len(numbers)))
             offsets.append(offset)
             lengths.append(length)
+            used[_id_of(value.get('category_id'))] += 1
     _check_categories(file, categories, source)
-    known = {category['id'] for category in categories}
-    places = {number: [] for number in images}
+    if owners and images and not images.keys() & numbers.keys():
+        raise UserError(f'{file}: none of its {len(owners)} annotations is of one of its images: image_id is '
+                        f'{short_repr(next(iter(numbers)))}, the first image has the id '
+                        f'{short_repr(next(iter(images)))}: give both the same ids')
+    places = [[] if number in images else None for number in numbers]
     for owner, offset, length in zip(owners, offsets, lengths, strict=True):
-        if owner in places:
-            places[owner].append((offset, length))
+        if places[owner] is None:
+            source.skipped.add('annotation of an unknown image', f'{file}, image_id {list(numbers)[owner]!r}')
         else:
-            source.skipped.add('annotation of an unknown image', f'{file}, image_id {owner}')
+            places[owner].append((offset, length))
+    reader = _Annotations(file, {category['id'] for category in categories}, options.boxes, boxes)
     folder = _image_folder(file, root, options, list(images.values()))
     for number, image in images.items():
-        path = folder / image['file_name']
+        path = folder / find_name(folder, image['file_name'])
         if not is_inside(path, (folder, data_folder(file, root))):
             raise UserError(f'{file}: the file_name {short_repr(image["file_name"])} of image {number} leads outside '
                             f'{data_folder(file, root)}: correct it, or name the folder of the images with --images')
-        record = {key: value for key, value in image.items() if key != 'file_name'}
-        source.samples.append(Sample(
-            path, split=split, record=record,
-            load=lambda skip, spots=places[number]: _annotations(file, spots, known, skip)))
+        record = {**{key: value for key, value in image.items() if key != 'file_name'}, 'id': number}
+        spots = places[numbers[number]] if number in numbers else []
+        source.samples.append(Sample(path, partial(reader.read, image, spots), split, record))
+    return used
 
 
-def _add_image(record, images: dict[int, dict], file: Path, source: Source) -> None:
-    if not isinstance(record, dict) or not is_integer(record.get('id')) or not isinstance(record.get('file_name'), str):
+def _id_of(value) -> int | str | None:
+    """An id as an integer, also where it is written as text ("7"); text that is no number stays text."""
+    if is_integer(value):
+        return value
+    if isinstance(value, str) and value:
+        return int(value) if value.isdecimal() and len(value) < 19 else value
+    return None
+
+
+def _with_integer_id(category):
+    number = _id_of(category.get('id')) if isinstance(category, dict) else None
+    return {**category, 'id': number} if is_integer(number) else category
+
+
+def _add_image(record, images: dict[int | str, dict], file: Path, source: Source) -> None:
+    number = _id_of(record.get('id')) if isinstance(record, dict) else None
+    if number is None or not isinstance(record.get('file_name'), str):
         source.skipped.add('image without an integer id and a file_name', f'{file}, {short_repr(record)}')
-    elif record['id'] in images:
+    elif number in images:
         source.skipped.add('image whose id another one has', f'{file}, {short_repr(record)}')
     else:
-        images[record['id']] = record
+        images[number] = record
 
 
-def _annotations(file: Path, spots: list[tuple[int, int]], known: set, skip) -> list[dict]:
-    kept = []
-    for offset, length in spots:
-        annotation = read_element(file, offset, length)
-        if is_integer(annotation.get('category_id')) and annotation['category_id'] in known:
-            kept.append(annotation)
-        else:
-            skip('annotation of an unknown category', f'{file}, id {short_repr(annotation.get("id"))}')
-    return kept
+@dataclass
+class _Annotations:
+    """Reads the annotations of a file, and counts the form of their boxes.
+
+    Args:
+        file: the json.
+        known: ids of its categories.
+        form: 'xywh', or 'xyxy' for boxes to be changed to that.
+        boxes: counts.
+    """
+    file: Path
+    known: set
+    form: str
+    boxes: BoxFormat
+
+    def read(self, image: dict, spots: list[tuple[int, int]], skip) -> list[dict]:
+        """The annotations of an image, which lie at (offset, length) in the file."""
+        kept = []
+        for offset, length in spots:
+            annotation = _with_category(read_element(self.file, offset, length))
+            if annotation['category_id'] in self.known:
+                kept.append(self._with_box(annotation, image))
+            else:
+                skip('annotation of an unknown category', f'{self.file}, id {short_repr(annotation.get("id"))}')
+        return kept
+
+    def _with_box(self, annotation: dict, image: dict) -> dict:
+        box = annotation.get('bbox')
+        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+            return annotation  # check_dataset reports it
+        if is_number(image.get('width')) and is_number(image.get('height')):
+            self.boxes.add(box, image['width'], image['height'])
+        if self.form == 'xyxy':
+            annotation['bbox'] = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+        return annotation
+
+
+def _with_category(annotation: dict) -> dict:
+    number = _id_of(annotation.get('category_id'))
+    annotation['category_id'] = number if is_integer(number) else None
+    return annotation
+
+
+def _check_boxes(boxes: BoxFormat, files: list[Path]) -> None:
+    if boxes.is_corners:
+        raise UserError(f'{files[0]}: {boxes.sentence}: COCO boxes are x, y, width, height; read corners with '
+                        '--boxes xyxy')
+
+
+def _drop_root_category(source: Source, used: Counter) -> None:
+    """Leave out the class that Roboflow writes above all others: no object has it, and it is their supercategory."""
+    roots = [category for category in source.categories if category.get('supercategory') == 'none']
+    others = [category for category in source.categories if category not in roots[:1]]
+    if len(roots) == 1 and others and not used[roots[0]['id']] \
+            and all(category.get('supercategory') == roots[0]['name'] for category in others):
+        source.categories = others
+        source.notes.append(f'the category {short_repr(roots[0]["name"])} stands above all others and has no object: '
+                            'it is left out')
 
 
 def _image_folder(file: Path, root: Path, options: Options, images: list[dict]) -> Path:
@@ -143,7 +237,7 @@ def _image_folder(file: Path, root: Path, options: Options, images: list[dict]) 
         raise UserError(f'{file} lists no images: expected {{id, file_name, width, height}} for each')
     for name in options.images:
         for folder in (Path(name), root / name):
-            if os.path.isfile(folder / images[0]['file_name']):
+            if any(os.path.isfile(folder / find_name(folder, image['file_name'])) for image in images[:10]):
                 return folder
     if options.images:
         raise UserError(f'--images {" ".join(options.images)}: {short_repr(images[0]["file_name"])} of {file} is not '

@@ -1,8 +1,10 @@
 """Instance-id masks: one PNG per image in which 0 is background and every other value is one object (Penn-Fudan)."""
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -38,9 +40,47 @@ def open_source(root: Path, options: Options) -> Source:
     pairs = find_pairs(root, options, skipped)
     if options.class_map:
         class_of.check(pairs)
-    samples = [Sample(pair.image, lambda skip, pair=pair: _annotations(pair, class_of, ignored, skip), pair.split)
-               for pair in pairs]
-    return Source('det', numbered(names), samples, skipped=skipped)
+    masks = MaskObjects(options.components, ignored)
+    samples = [Sample(pair.image, partial(_annotations, pair, class_of, masks), pair.split) for pair in pairs]
+    return Source('det', numbered(names), samples, skipped=skipped, verify=masks.ask)
+
+
+class MaskObjects:
+    """The objects in masks of ids, and whether they may be several with one value.
+
+    Args:
+        components: whether every connected part (8 neighbours) of a value is an object.
+        ignored: values of no object, besides 0.
+    """
+
+    def __init__(self, components: bool, ignored: set[int]):
+        self.components, self.ignored = components, ignored
+        self.values, self.divided, self.first = set(), set(), None
+
+    def find(self, file: Path) -> list[tuple[int, np.ndarray]]:
+        """(value, bool mask) of every object in a file."""
+        ids, found = read_ids(file), []
+        values = [int(value) for value in np.unique(ids) if value != 0 and int(value) not in self.ignored]
+        self.values.update(values)
+        for value in values:
+            parts = [ids == value]
+            if self.components or len(values) == 1:
+                count, numbered_parts = cv2.connectedComponents(parts[0].astype(np.uint8))
+                if self.components:
+                    parts = [numbered_parts == number for number in range(1, count)]
+                elif count > 2:
+                    self.divided.add(file)
+                    self.first = self.first or (file, count - 1)
+            found += [(value, part) for part in parts]
+        return found
+
+    def ask(self, source: Source) -> None:
+        """Ask whether masks of one value hold one object each, if that value has several parts."""
+        if not self.components and len(self.values) == 1 and self.divided:
+            source.questions.append(
+                f'all masks have one value ({next(iter(self.values))}) besides 0, so each counts as one object, but '
+                f'{len(self.divided)} have several separate parts ({self.first[0]} has {self.first[1]}): if these are '
+                'objects of their own, convert again with --components')
 
 
 def rle_annotation(mask: np.ndarray, category_id: int) -> dict:
@@ -51,17 +91,14 @@ def rle_annotation(mask: np.ndarray, category_id: int) -> dict:
             'segmentation': {'size': list(mask.shape), 'counts': rle['counts'].decode('ascii')}}
 
 
-def _annotations(pair: Pair, class_of, ignored: set[int], skip) -> list[dict]:
-    ids = read_ids(pair.mask)
+def _annotations(pair: Pair, class_of, masks: MaskObjects, skip) -> list[dict]:
     found = []
-    for value in np.unique(ids):
-        if value == 0 or int(value) in ignored:
-            continue
-        index = class_of(pair, int(value))
+    for value, mask in masks.find(pair.mask):
+        index = class_of(pair, value)
         if index is None:
             skip('instance id without a class', f'{pair.mask}, id {value}')
         else:
-            found.append(rle_annotation(ids == value, index + 1))
+            found.append(rle_annotation(mask, index + 1))
     return found
 
 

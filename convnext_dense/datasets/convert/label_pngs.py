@@ -42,15 +42,26 @@ def open_source(root: Path, options: Options) -> Source:
     table[no_class] = IGNORED
     table[[entry.id for entry in classes]] = indices
 
+    seen: set[int] = set()
+
     def labels(mask: Path) -> np.ndarray:
         ids = read_ids(mask)
+        seen.update(np.unique(ids).tolist())
         if ids.min() < 0 or ids.max() >= len(table):
             raise UserError(f'{mask} has the value {int(ids.max())}, expected ids from 0 to {len(table) - 1}')
         return known_labels(table[ids], mask, options.unknown, lambda unknown: f'id {int(ids[unknown][0])}')
 
     samples = [Sample(pair.image, lambda skip, mask=pair.mask: labels(mask), pair.split)
                for pair in find_pairs(root, options, skipped)]
-    return Source('seg', numbered(names), samples, palette_of(classes, names), skipped, ignored_note(ignored))
+    return Source('seg', numbered(names), samples, palette_of(classes, names), skipped, ignored_note(ignored),
+                  verify=lambda _: _check_binary(root, seen, {entry.id for entry in (*classes, *ignored)}))
+
+
+def _check_binary(root: Path, seen: set[int], listed: set[int]) -> None:
+    """Refuse masks of 0 and 255 whose 255 would be ignored: there it is the object."""
+    if seen == {0, IGNORED} and IGNORED not in listed:
+        raise UserError(f'the masks of {root} have the values 0 and 255 only, and 255 is ignored unless the class list '
+                        'has it: give a file with the lines `0 background` and `255 NAME` with --classes')
 
 
 def check_class_count(names: list[str]) -> None:

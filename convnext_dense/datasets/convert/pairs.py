@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
-from ...utils.images import open_image
+from ...utils.images import IMAGE_SUFFIXES, open_image
 from .source import Options, Skipped
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 IMAGE_FOLDERS = ('images', 'JPEGImages', 'PNGImages', 'image', 'imgs', 'img')
 MASK_FOLDERS = ('masks', 'PedMasks', 'labels', 'annotations', 'SegmentationClass', 'SegmentationObject', 'mask',
                 'label', 'annotation', 'gt')
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val',
                'test': 'test', 'testing': 'test'}
+
+COMPARED = 5  # pairs of which image and mask are compared
+FLAT, UNEVEN = 0.8, 0.6  # share of equal neighbours: more in a mask, less in a photograph
 
 Place = tuple[str, ...]  # folders between the root of images or masks and a file, split names in one spelling
 
@@ -75,7 +77,34 @@ def find_pairs(root: Path, options: Options, skipped: Skipped) -> list[Pair]:
         raise UserError(f'no image of {", ".join(str(i) for i, _ in folders)} has a mask in '
                         f'{", ".join(str(m) for _, m in folders)}: expected the image\'s path and name, or that and an '
                         'ending such as _mask')
+    check_pairs(pairs)
     return pairs
+
+
+def check_pairs(pairs: list[Pair]) -> None:
+    """Refuse images that are their own masks, and folders that are swapped.
+
+    Raises:
+        UserError: names the first such pair.
+    """
+    for pair in pairs:
+        if pair.image.samefile(pair.mask):
+            raise UserError(f'{pair.image} is its own mask: name the folder of the masks with --masks')
+    flat = [(_flatness(pair.image), _flatness(pair.mask)) for pair in pairs[:COMPARED]]
+    if all(image > FLAT and mask < UNEVEN for image, mask in flat):
+        raise UserError(f'{pairs[0].image} looks like a mask and {pairs[0].mask} like a photograph: the folders of '
+                        'images and masks seem to be swapped, name them with --images and --masks')
+
+
+def _flatness(file: Path) -> float:
+    """Share of the pixels that equal their right neighbour; nan for what cannot be read."""
+    try:
+        with open_image(file) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError, UserError):
+        return float('nan')
+    equal = values[:, 1:] == values[:, :-1]
+    return float((equal if equal.ndim == 2 else equal.all(2)).mean()) if equal.size else float('nan')
 
 
 def read_ids(file: Path) -> np.ndarray:
@@ -86,6 +115,8 @@ def read_ids(file: Path) -> np.ndarray:
         OSError, SyntaxError: it cannot be read.
     """
     with open_image(file) as image:
+        if getattr(image, 'n_frames', 1) > 1:
+            raise UserError(f'{file} has {image.n_frames} pages, expected one: save every page as a mask of its own')
         values = np.asarray(image)
     if values.ndim == 3:
         if (values[..., :3] != values[..., :1]).any():

@@ -5,23 +5,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import UserError
-from ...utils.images import OversizedImageError, image_size, max_pixels
+from ...utils.images import IMAGE_SUFFIXES, ImageHeader, OversizedImageError, max_pixels, read_header
 from ...utils.progress import progress_bar
 from ..layout import SPLITS, check_class_names
-from .pairs import IMAGE_SUFFIXES
 from .source import Sample, Skipped, Source
 from .splitting import stratified_split
 
 DEFAULT_SPLIT = 0.8
+REWRITTEN = {'.gif'}  # as PNG: OpenCV before 4.11 reads no GIF
 
 
 @dataclass
 class PlannedSample:
-    """A sample with its split, the name (without suffix) of its files, and its size (width, height) in pixels."""
+    """A sample with what was found out about it.
+
+    Args:
+        sample: of the source.
+        split: 'train' or 'val'.
+        name: of its files, without suffix.
+        size: width and height in pixels.
+        values: type of the image's values (`utils.images.ImageHeader`).
+        objects: their number, for detection.
+    """
     sample: Sample
     split: str
     name: str
     size: tuple[int, int]
+    values: str = 'uint8'
+    objects: int = 0
 
 
 def plan_samples(source: Source, split: float | None, seed: int) -> list[PlannedSample]:
@@ -39,16 +50,20 @@ def plan_samples(source: Source, split: float | None, seed: int) -> list[Planned
         check_class_names(source.classes)
     except ValueError as error:
         raise UserError(f'{error}: rename it in the source') from None
-    kept, labels, sizes = [], [], []
+    kept, labels, facts = [], [], []
     with progress_bar('images read', len(source.samples), 'image') as bar:
         for sample in source.samples:
-            size = _image_size(sample, source.skipped)
-            annotation = None if size is None else _annotation(sample, size, source)
+            header = _image_header(sample, source.skipped)
+            annotation = None if header is None else _annotation(sample, (header.width, header.height), source)
             if annotation is not None:
                 kept.append(sample)
                 labels.append(_labels_in(annotation))
-                sizes.append(size)
+                facts.append(((header.width, header.height), header.values, len(annotation)))
+            else:
+                _count_lost_objects(sample, source)
             bar.update()
+    if source.verify is not None:
+        source.verify(source)
     if not kept:
         reasons = '; '.join(f'{count} x {reason}, first {first}'
                             for reason, (count, first) in source.skipped.reasons.items())
@@ -58,7 +73,8 @@ def plan_samples(source: Source, split: float | None, seed: int) -> list[Planned
         if split is None:
             source.notes.append(f'the source lacks train or val: {DEFAULT_SPLIT:.0%} are for training, seed {seed}')
         splits = stratified_split(labels, DEFAULT_SPLIT if split is None else split, seed)
-    return [PlannedSample(*entry) for entry in zip(kept, splits, _unique_names(kept), sizes, strict=True)]
+    return [PlannedSample(sample, part, name, *found)
+            for sample, part, name, found in zip(kept, splits, _unique_names(kept), facts, strict=True)]
 
 
 def common_suffix(planned: list[PlannedSample]) -> tuple[str, set[str]]:
@@ -67,8 +83,12 @@ def common_suffix(planned: list[PlannedSample]) -> tuple[str, set[str]]:
     Suffixes of one format (.JPG, .jpeg) are one; several formats become PNG, which keeps every pixel.
     """
     found = Counter(normal_suffix(entry.sample.image) for entry in planned)
-    if len(found) == 1:
+    if len(found) == 1 and not set(found) & REWRITTEN:
         return next(iter(found)), set()
+    deep = next((entry.sample.image for entry in planned if entry.values != 'uint8'), None)
+    if deep is not None:
+        raise UserError(f'{deep} has more than 8 bits a value, and the images have several formats '
+                        f'({", ".join(sorted(found))}): save all in one format, as segmentation sets need')
     return '.png', set(found) - {'.png'}
 
 
@@ -78,12 +98,15 @@ def normal_suffix(file) -> str:
     return {'.jpeg': '.jpg', '.tiff': '.tif'}.get(suffix, suffix)
 
 
-def _image_size(sample: Sample, skipped: Skipped) -> tuple[int, int] | None:
+def _image_header(sample: Sample, skipped: Skipped) -> ImageHeader | None:
     if sample.image.suffix.lower() not in IMAGE_SUFFIXES:
         skipped.add(f'no image suffix ({", ".join(IMAGE_SUFFIXES)})', sample.image)
         return None
     try:
-        return image_size(sample.image)
+        header = read_header(sample.image)
+        if header.pages == 1:
+            return header
+        skipped.add('image with several pages: save each as an image of its own', sample.image)
     except FileNotFoundError:
         skipped.add('image does not exist', sample.image)
     except OversizedImageError:
@@ -109,6 +132,17 @@ def _annotation(sample: Sample, size: tuple[int, int], source: Source):
         source.skipped.add('label map of another size than its image', sample.image)
         return None
     return annotation
+
+
+def _count_lost_objects(sample: Sample, source: Source) -> None:
+    """Count the objects of an image that is left out, where its annotation can be read."""
+    if source.task == 'det':
+        try:
+            objects = len(sample.load(lambda *_: None))
+        except (OSError, SyntaxError, UserError):
+            return
+        if objects:
+            source.skipped.add('object of an image that was left out', sample.image, objects)
 
 
 def _oversized(what: str) -> str:

@@ -8,14 +8,22 @@ import numpy as np
 Skip = Callable[[str, str], None]  # called with (reason, example)
 
 
+TEST_SPLIT = ('image of a test split', 'annotation file of a test split')  # left out by design
+
+
 @dataclass
 class Skipped:
     """What was left out: reason -> [number, first example]."""
     reasons: dict[str, list] = field(default_factory=dict)
 
-    def add(self, reason: str, example) -> None:
-        """Count one thing that was left out."""
-        self.reasons.setdefault(reason, [0, str(example)])[0] += 1
+    def add(self, reason: str, example, count: int = 1) -> None:
+        """Count what was left out."""
+        self.reasons.setdefault(reason, [0, str(example)])[0] += count
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether anything but test splits was left out."""
+        return any(reason not in TEST_SPLIT for reason in self.reasons)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Options:
         unknown: 'error' or 'ignore': how a pixel with an unknown id or colour is treated.
         class_map: instance-masks: json file, instance id -> class name, or image -> such an object.
         id_divisor: instance-masks: the class id is the instance id divided by this, as in Cityscapes (1000).
+        components: masks: every connected part of a value is an object.
+        boxes: coco: 'xywh', or 'xyxy' for files with corners.
     """
     classes: str | None = None
     ignore: tuple[str, ...] = ()
@@ -38,6 +48,8 @@ class Options:
     unknown: str = 'error'
     class_map: str | None = None
     id_divisor: int | None = None
+    components: bool = False
+    boxes: str = 'xywh'
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,8 @@ class Source:
         palette: RGB per class, or None.
         skipped: what was left out while listing the samples.
         notes: sentences for the summary.
+        questions: sentences for the summary about what may be wrong.
+        verify: called when every annotation has been read: adds to `notes` and `questions`, or raises a UserError.
     """
     task: str
     categories: list[dict]
@@ -76,6 +90,8 @@ class Source:
     palette: list[list[int]] | None = None
     skipped: Skipped = field(default_factory=Skipped)
     notes: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+    verify: Callable[['Source'], None] | None = None
 
     @property
     def classes(self) -> list[str]:

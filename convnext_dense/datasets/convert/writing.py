@@ -12,11 +12,12 @@ from ...utils.progress import progress_bar
 from ...visualization.draw import IGNORED, distinct_colours
 from ..json_values import is_integer
 from ..layout import SPLITS, DatasetInfo, SplitInfo
-from .planning import PlannedSample, common_suffix, normal_suffix
+from .planning import REWRITTEN, PlannedSample, common_suffix, normal_suffix
 from .source import Source
 
 
-def write_dataset(out: Path, source: Source, planned: list[PlannedSample], source_name: str, link: str) -> DatasetInfo:
+def write_dataset(out: Path, source: Source, planned: list[PlannedSample], source_name: str, link: str,
+                  value_range: list[float] | None = None) -> DatasetInfo:
     """Write the data set to `out`, all of it or nothing, and return the content of its dataset.json.
 
     Args:
@@ -25,11 +26,12 @@ def write_dataset(out: Path, source: Source, planned: list[PlannedSample], sourc
         planned: from `plan_samples`.
         source_name: of the format.
         link: 'copy', 'hardlink' or 'symlink': how images get into the folder.
+        value_range: of images with more than 8 bits a value, from `find_range`.
     """
     with written_whole(out) as part:
         write = _write_coco if source.task == 'det' else _write_labels
         palette = source.palette or [list(colour) for colour in distinct_colours(len(source.categories))]
-        info = DatasetInfo(source.task, source.classes, palette, source=source_name,
+        info = DatasetInfo(source.task, source.classes, palette, source=source_name, value_range=value_range,
                            **write(part, source, planned, link))
         info.write(part)
     return info
@@ -39,12 +41,26 @@ def _write_coco(root: Path, source: Source, planned: list[PlannedSample], link: 
     files = {split: _CocoFile(root, split, source.categories) for split in SPLITS}
     with progress_bar('images written', len(planned), 'image') as bar:
         for entry in planned:
-            name = entry.name + entry.sample.image.suffix.lower()
-            place(entry.sample.image, root / entry.split / name, link)
+            suffix = entry.sample.image.suffix.lower()
+            name = entry.name + ('.png' if suffix in REWRITTEN else suffix)
+            _put(entry.sample.image, root / entry.split / name, link, suffix in REWRITTEN)
             files[entry.split].add(entry, name)
             bar.update()
     splits = {split: file.close() for split, file in files.items()}
-    return {'splits': splits, 'has_masks': all(file.all_have_masks for file in files.values())}
+    masks, objects = (sum(values) for values in zip(*((file.masks, len(file.ids)) for file in files.values()),
+                                                    strict=True))
+    if 0 < masks < objects:
+        source.notes.append(f'{objects - masks} of {objects} objects have no mask: the data set counts as boxes only, '
+                            'since a mask head needs a mask of every object')
+    return {'splits': splits, 'has_masks': masks == objects}
+
+
+def _put(image: Path, target: Path, link: str, rewrite: bool) -> None:
+    """Place an image, or write it in the format of the target's suffix."""
+    if not rewrite:
+        return place(image, target, link)
+    with open_image(image) as opened:
+        opened.save(target, exif=opened.getexif())
 
 
 class _CocoFile:
@@ -59,7 +75,7 @@ class _CocoFile:
         self.names = {category['id']: category['name'] for category in categories}
         self.counts = dict.fromkeys(self.names.values(), 0)
         self.images, self.image_ids, self.ids = [], _Ids(), _Ids()
-        self.all_have_masks = True
+        self.masks = 0
 
     def add(self, entry: PlannedSample, file_name: str) -> None:
         """Append an image and its annotations."""
@@ -72,7 +88,7 @@ class _CocoFile:
             record = {**annotation, 'id': self.ids.take(annotation.get('id')), 'image_id': image_id}
             self.file.write(separator + json.dumps(record))
             self.counts[self.names[annotation['category_id']]] += 1
-            self.all_have_masks &= bool(annotation.get('segmentation'))
+            self.masks += bool(annotation.get('segmentation'))
 
     def close(self) -> SplitInfo:
         """Write the images and close the file."""
@@ -109,11 +125,7 @@ def _write_labels(root: Path, source: Source, planned: list[PlannedSample], link
     with progress_bar('images written', len(planned), 'image') as bar:
         for entry in planned:
             image, target = entry.sample.image, root / 'images' / entry.split / f'{entry.name}{suffix}'
-            if normal_suffix(image) in reencoded:
-                with open_image(image) as opened:
-                    opened.save(target, exif=opened.getexif())
-            else:
-                place(image, target, link)
+            _put(image, target, link, normal_suffix(image) in reencoded)
             labels = entry.sample.load(lambda *_: None)
             Image.fromarray(labels).save(root / 'annotations' / entry.split / f'{entry.name}.png')
             pixels[entry.split] += np.bincount(labels.ravel(), minlength=256)
@@ -121,6 +133,8 @@ def _write_labels(root: Path, source: Source, planned: list[PlannedSample], link
     if reencoded:
         source.notes.append(f'{", ".join(sorted(reencoded))} images are written as PNG, since all images of a '
                             'segmentation set have one suffix; every pixel is kept')
+    ignored = sum(counts[IGNORED] for counts in pixels.values())
+    source.notes.append(f'ignored pixels: {ignored:,} ({ignored / sum(map(np.sum, pixels.values())):.1%} of all)')
     images = Counter(entry.split for entry in planned)
     splits = {split: SplitInfo(images[split], dict(zip(source.classes, pixels[split].tolist(), strict=False)),
                                f'images/{split}/', seg_prefix=f'annotations/{split}/') for split in SPLITS}

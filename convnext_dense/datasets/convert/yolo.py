@@ -1,11 +1,13 @@
 """YOLO: a text file per image with `class cx cy w h` or `class x1 y1 x2 y2 ...`, relative to the image's size."""
 import math
+import re
 from functools import partial
 from pathlib import Path
+from reprlib import repr as short_repr
 
 from pycocotools import mask as coco_mask
 
-from ...errors import UserError
+from ...errors import UserError, few
 from ...utils.images import image_size
 from .class_files import find_class_file, read_classes
 from .pairs import image_files, split_of
@@ -13,14 +15,15 @@ from .source import Options, Sample, Skipped, Source, numbered
 from .yolo_yaml import read_yaml, yaml_file
 
 TASK = 'det'
+NUMBER = re.compile(r'[-+0-9.eE]+')
 SLACK = 0.01  # of the image's side: points may lie so far outside by rounding
 
 
 def detect(root: Path) -> bool:
-    """A data.yaml with names, or a class list beside `labels/*.txt`."""
+    """A data.yaml with names, or images with a text file of numbers each."""
     if root.is_file():
         return root.suffix in ('.yaml', '.yml')
-    return yaml_file(root) is not None or (find_class_file(root) is not None and _has_label_texts(root))
+    return yaml_file(root) is not None or _has_label_texts(root)
 
 
 def open_source(root: Path, options: Options) -> Source:
@@ -36,6 +39,11 @@ def open_source(root: Path, options: Options) -> Source:
         names, listed = read_yaml(file, folder)
     else:
         names, listed = [entry.name for entry in read_classes(options.classes, folder)], []
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        numbers = [number for number, name in enumerate(names) if name == twice]
+        raise UserError(f'{options.classes or file or find_class_file(folder)} has the class {short_repr(twice)} '
+                        f'{len(numbers)} times (ids {few(numbers)}): give each id a name of its own')
     if not listed:
         listed = [(image, split_of(image, folder)) for image in image_files(folder)]
     samples = []
@@ -69,7 +77,7 @@ def _annotations(image: Path, classes: int, skip) -> list[dict]:
         return []
     width, height = image_size(image)
     found = []
-    for number, line in enumerate(file.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding='utf-8-sig', errors='replace').splitlines(), 1):
         if line.strip():
             try:
                 found.append(_annotation(line.split(), classes, width, height))
@@ -104,4 +112,11 @@ def _annotation(words: list[str], classes: int, width: int, height: int) -> dict
 
 
 def _has_label_texts(root: Path) -> bool:
-    return any(label_file(image).is_file() for image in image_files(root)[:20])
+    for image in image_files(root)[:20]:
+        file = label_file(image)
+        if file.is_file():
+            with file.open(encoding='utf-8-sig', errors='replace') as text:
+                words = text.readline().split()
+            if not words or (len(words) >= 5 and all(NUMBER.fullmatch(word) for word in words)):
+                return True
+    return False

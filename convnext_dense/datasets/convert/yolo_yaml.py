@@ -52,7 +52,7 @@ def _read(file: Path) -> dict:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise _unfit(file, f'it has more than {MAX_BYTES:,} bytes')
-        text = file.read_text(encoding='utf-8')
+        text = file.read_text(encoding='utf-8-sig')
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent):
