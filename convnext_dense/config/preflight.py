@@ -156,11 +156,15 @@ def _check_class_count(cfg: Config, loader: str, dataset: dict) -> None:
     classes = _classes(dataset)
     if classes is None:
         return
-    for place, count in _head_class_counts(cfg.model, 'model'):
+    for setting, count in _head_class_counts(cfg.model, 'model'):
         if count != len(classes):
-            raise UserError(f'{place}.num_classes is {count}, but the data set of {loader} has {len(classes)} classes '
-                            f'({few(list(classes))}): set every head to num_classes={len(classes)}, or the '
+            raise UserError(f'{setting} is {count}, but the data set of {loader} has {len(classes)} classes '
+                            f'({few(list(classes))}): set every head to {len(classes)} classes, or the '
                             "data set's metainfo to the classes the heads are for")
+    for setting, count in _class_weight_counts(cfg.model, 'model'):
+        if count != len(classes) + 1:
+            raise UserError(f'{setting} has {count} weights, but the data set of {loader} has {len(classes)} classes: '
+                            f'give it {len(classes) + 1}, the last for queries without an object')
 
 
 def _classes(dataset: dict) -> tuple | None:
@@ -173,14 +177,32 @@ def _classes(dataset: dict) -> tuple | None:
     return (classes,) if isinstance(classes, str) else classes
 
 
-def _head_class_counts(node, place: str) -> list[tuple[str, int]]:
-    """(place, num_classes) of every head that predicts the data set's classes."""
+def _head_class_counts(model: dict, name: str) -> list[tuple[str, int]]:
+    """(setting, number of classes) of every head that predicts the data set's classes."""
+    found = []
+    for place, node in _dicts_of(model, name):
+        if isinstance(node.get('num_classes'), int) and 'rpn' not in place:
+            found.append((f'{place}.num_classes', node['num_classes']))
+        elif isinstance(node.get('num_things_classes'), int):  # Mask2Former and MaskFormer
+            found.append((f'{place}.num_things_classes + num_stuff_classes',
+                          node['num_things_classes'] + node.get('num_stuff_classes', 0)))
+    return found
+
+
+def _class_weight_counts(model: dict, name: str) -> list[tuple[str, int]]:
+    """(setting, number of weights) of the class losses of heads with queries, which weigh "no object", too."""
+    return [(f'{place}.loss_cls.class_weight', len(node['loss_cls']['class_weight']))
+            for place, node in _dicts_of(model, name)
+            if 'num_queries' in node and isinstance((node.get('loss_cls') or {}).get('class_weight'), (list, tuple))]
+
+
+def _dicts_of(node, place: str) -> list[tuple[str, dict]]:
+    """(place, dict) of every dict in a config, from the outside in."""
     if isinstance(node, (list, tuple)):
-        return [found for index, item in enumerate(node) for found in _head_class_counts(item, f'{place}[{index}]')]
+        return [found for index, item in enumerate(node) for found in _dicts_of(item, f'{place}[{index}]')]
     if not isinstance(node, dict):
         return []
-    found = [(place, node['num_classes'])] if isinstance(node.get('num_classes'), int) and 'rpn' not in place else []
-    return found + [item for key, value in node.items() for item in _head_class_counts(value, f'{place}.{key}')]
+    return [(place, node)] + [item for key, value in node.items() for item in _dicts_of(value, f'{place}.{key}')]
 
 
 def _as_list(evaluator) -> list[dict]:

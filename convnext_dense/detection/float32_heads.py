@@ -1,13 +1,24 @@
-"""Heads whose outputs are float32, so that boxes are decoded and losses computed in float32.
+"""Heads whose outputs or losses are float32 under mixed precision, so that boxes and losses are not rounded.
 
-Casting a head's outputs once is what ``force_fp32`` on each of mmdet 2's functions that read them comes to: ``loss``,
-``get_bboxes`` and Cascade R-CNN's ``refine_bboxes``. Parameters and float32 results are those of mmdet's heads.
+In two-stage detectors, casting a head's outputs once is what ``force_fp32`` on each of mmdet 2's functions that read
+them comes to: ``loss``, ``get_bboxes`` and Cascade R-CNN's ``refine_bboxes``. Parameters and float32 results are those
+of mmdet's heads.
 """
-from mmdet.models.dense_heads import RPNHead
+from mmdet.models.dense_heads import (
+    DINOHead,
+    FCOSHead,
+    Mask2FormerHead,
+    RetinaHead,
+    RPNHead,
+    RTMDetInsSepBNHead,
+    RTMDetSepBNHead,
+)
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from torch import Tensor
+
+from ..optim.float32_losses import Float32Losses
 
 
 @MODELS.register_module()
@@ -45,3 +56,33 @@ class Float32FCNMaskHead(FCNMaskHead):
     def forward(self, x: Tensor) -> Tensor:
         """Mask logits (n, classes, 28, 28) of n RoIs in float32."""
         return super().forward(x).float()
+
+
+@MODELS.register_module()
+class Float32RetinaHead(Float32Losses, RetinaHead):
+    """mmdet's RetinaHead with its losses in float32."""
+
+
+@MODELS.register_module()
+class Float32FCOSHead(Float32Losses, FCOSHead):
+    """mmdet's FCOSHead with its losses in float32."""
+
+
+@MODELS.register_module()
+class Float32RTMDetSepBNHead(Float32Losses, RTMDetSepBNHead):
+    """mmdet's RTMDetSepBNHead with its losses in float32."""
+
+
+@MODELS.register_module()
+class Float32RTMDetInsSepBNHead(Float32Losses, RTMDetInsSepBNHead):
+    """mmdet's RTMDetInsSepBNHead with its losses, the masks' dynamic convolutions included, in float32."""
+
+
+@MODELS.register_module()
+class Float32DINOHead(Float32Losses, DINOHead):
+    """mmdet's DINOHead with its losses in float32."""
+
+
+@MODELS.register_module()
+class Float32Mask2FormerHead(Float32Losses, Mask2FormerHead):
+    """mmdet's Mask2FormerHead with matching and losses in float32, as the official code has them."""

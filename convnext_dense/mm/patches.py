@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import UserError
-from . import operators
+from . import operators, panoptic
 from .environment import installed
 
 # import name: (registry of that package, our module that adds to it when that registry is first used)
@@ -43,6 +43,7 @@ def before_mm_imports() -> None:
     if not _first('before_mm_imports'):
         return
     operators.install()
+    panoptic.install()
     disable_broken_mmpretrain()
     allow_own_checkpoints()
     register_subclasses()

@@ -1,7 +1,9 @@
 """Segmentation losses on float32 logits under mixed precision."""
-from mmseg.models.decode_heads import FCNHead
+from mmseg.models.decode_heads import FCNHead, Mask2FormerHead
 from mmseg.registry import MODELS
 from torch import Tensor
+
+from ..optim.float32_losses import Float32Losses
 
 
 class Float32Loss:
@@ -20,3 +22,8 @@ class Float32Loss:
 @MODELS.register_module()
 class Float32FCNHead(Float32Loss, FCNHead):
     """mmseg's FCNHead with its losses in float32."""
+
+
+@MODELS.register_module()
+class Float32Mask2FormerHead(Float32Losses, Mask2FormerHead):
+    """mmseg's Mask2FormerHead with matching and losses in float32, as the official code has them."""

@@ -56,6 +56,22 @@ def test_each_fault_is_named(cfg, change, message):
 
 
 @pytest.mark.parametrize('change, message', [
+    ({'panoptic_head.num_stuff_classes': 1}, r'model.panoptic_head.num_things_classes \+ num_stuff_classes is 3, but'),
+    ({'panoptic_fusion_head.num_things_classes': 80}, r'panoptic_fusion_head.num_things_classes .* is 80, but'),
+    ({'panoptic_head.loss_cls.class_weight': [1.0] * 81},
+     'model.panoptic_head.loss_cls.class_weight has 81 weights, .* has 2 classes: give it 3, the last for queries')])
+def test_heads_with_queries(cfg, change, message):
+    cfg.model = dict(
+        panoptic_head=dict(num_things_classes=2, num_stuff_classes=0, num_queries=5,
+                           loss_cls=dict(class_weight=[1.0, 1.0, 0.1])),
+        panoptic_fusion_head=dict(num_things_classes=2, num_stuff_classes=0))
+    check_config(cfg, DATALOADERS)
+    cfg.merge_from_dict({f'model.{key}': value for key, value in change.items()})
+    with pytest.raises(UserError, match=message):
+        check_config(cfg, DATALOADERS)
+
+
+@pytest.mark.parametrize('change, message', [
     ({'optim_wrapper.optimizer.lr': float('nan')}, 'optim_wrapper.optimizer.lr is nan: expected a finite number, 0 or'),
     ({'optim_wrapper.optimizer.lr': 'nan'}, "optim_wrapper.optimizer.lr is 'nan': expected a finite number"),
     ({'optim_wrapper.optimizer.lr': float('inf')}, 'optim_wrapper.optimizer.lr is inf'),

@@ -44,20 +44,41 @@ def shrink(cfg: Config) -> Config:
         model.data_preprocessor.size = (HEIGHT, WIDTH)
         if model.test_cfg.mode == 'slide':
             model.test_cfg.update(crop_size=(64, 64), stride=(43, 43))
-        return cfg
-    stages = model.train_cfg.rcnn if isinstance(model.train_cfg.rcnn, list) else [model.train_cfg.rcnn]
-    for stage in [model.train_cfg.rpn, *stages]:
-        stage.sampler.num = 16
-    for proposals in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
-        proposals.update(nms_pre=50, max_per_img=20)
+    if 'rpn_head' in model:
+        stages = model.train_cfg.rcnn if isinstance(model.train_cfg.rcnn, list) else [model.train_cfg.rcnn]
+        for stage in [model.train_cfg.rpn, *stages]:
+            stage.sampler.num = 16
+        for proposals in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
+            proposals.update(nms_pre=50, max_per_img=20)
+    shrink_transformer(model)
     return cfg
 
 
+def shrink_transformer(model: dict) -> None:
+    """One layer each in encoder and decoder, few queries and points, no padding to the recipe's size."""
+    model.data_preprocessor.pop('batch_augments', None)
+    if model.type == 'DINO':
+        model.num_queries = 20
+        model.encoder.num_layers = model.decoder.num_layers = 1
+    for head in (model.get('panoptic_head'), model.get('decode_head')):
+        if head is not None and 'Mask2Former' in head.type:
+            head.num_queries = 10
+            head.pixel_decoder.encoder.num_layers = head.transformer_decoder.num_layers = 1
+            (head.get('train_cfg') or model.train_cfg).num_points = 100
+
+
 def num_classes(cfg: Config) -> int:
+    model = cfg.model
     if cfg.default_scope == 'mmseg':
-        return cfg.model.decode_head.num_classes
-    heads = cfg.model.roi_head.bbox_head
+        return model.decode_head.num_classes
+    if 'panoptic_head' in model:
+        return model.panoptic_head.num_things_classes + model.panoptic_head.num_stuff_classes
+    heads = model.roi_head.bbox_head if 'roi_head' in model else model.bbox_head
     return (heads[0] if isinstance(heads, list) else heads).num_classes
+
+
+def has_masks(cfg: Config) -> bool:
+    return 'segm' in str(cfg.val_evaluator)
 
 
 def random_batch(cfg: Config) -> dict:
@@ -81,9 +102,13 @@ def random_batch(cfg: Config) -> dict:
             sample = DetDataSample(metainfo=meta)
             sample.gt_instances = InstanceData(
                 bboxes=HorizontalBoxes(torch.tensor([[8., 8, 40, 40], [44, 16, 90, 60]])),
-                labels=torch.from_numpy(rng.integers(0, num_classes(cfg), 2)),
-                masks=BitmapMasks(masks, HEIGHT, WIDTH))
+                labels=torch.from_numpy(rng.integers(0, num_classes(cfg), 2)))
+            if has_masks(cfg):
+                sample.gt_instances.masks = BitmapMasks(masks, HEIGHT, WIDTH)
             sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+            if cfg.model.get('panoptic_fusion_head', {}).get('num_stuff_classes'):
+                labels = torch.from_numpy(rng.integers(80, num_classes(cfg), (1, HEIGHT, WIDTH)))
+                sample.gt_sem_seg = PixelData(sem_seg=labels)
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
 
@@ -135,9 +160,10 @@ def test_trains_a_step_and_predicts(path):
             scores = sample.seg_logits.data  # argmax of the finite scores is the prediction
             assert torch.isfinite(scores).all() and torch.equal(scores.argmax(0, keepdim=True), labels)
         else:
-            found = sample.pred_instances
-            assert len(found) <= cfg.model.test_cfg.rcnn.max_per_img
-            assert found.masks.shape == (len(found), HEIGHT, WIDTH)
+            found, limits = sample.pred_instances, cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg)
+            assert len(found) <= limits.get('max_per_img', limits.get('max_per_image'))
+            assert not has_masks(cfg) or found.masks.shape == (len(found), HEIGHT, WIDTH)
+            assert ('pred_panoptic_seg' in sample) == bool(limits.get('panoptic_on'))
             x1, y1, x2, y2 = found.bboxes.unbind(1)
             assert bool(((0 <= x1) & (x1 <= x2) & (x2 <= WIDTH) & (0 <= y1) & (y1 <= y2) & (y2 <= HEIGHT)).all())
             assert bool(((0 <= found.labels) & (found.labels < num_classes(cfg))).all())
@@ -168,13 +194,21 @@ def test_leaves_hold_only_their_delta(tmp_path):
         assert set(repeated) <= {'optim_wrapper.optimizer.lr'}, path.name
 
 
+def algorithm_of(cfg: Config) -> str:
+    """First field of a config's name."""
+    model = cfg.model
+    head = (model.get('decode_head') or model.get('bbox_head') or {}).get('type')
+    return {'FastUPerHead': 'upernet', 'Float32Mask2FormerHead': 'mask2former', 'Float32FCNHead': 'linear',
+            'Float32RTMDetInsSepBNHead': 'rtmdet-ins'}.get(head) or {
+        'MaskRCNN': 'mask-rcnn', 'CascadeRCNN': 'cascade-mask-rcnn'}.get(model.type) or model.type.lower()
+
+
 def test_names_follow_the_grammar():
     """algorithm_model_training-settings_dataset, the fields that mmdet's documentation names, algorithm first."""
     for path in LEAVES:
         algorithm, model, *rest = path.stem.split('_')
         cfg = Config.fromfile(path)
-        expected = {'MaskRCNN': 'mask-rcnn', 'CascadeRCNN': 'cascade-mask-rcnn', 'FastEncoderDecoder': 'upernet'}
-        assert algorithm == expected[cfg.model.type], path.name
+        assert algorithm == algorithm_of(cfg), path.name
         gpus, batch = next(field for field in rest if 'xb' in field).split('-')[0].split('xb')
         if 'auto_scale_lr' in cfg:
             assert int(batch) == cfg.train_dataloader.batch_size, path.name
