@@ -21,7 +21,6 @@ from .timing import exact_float32, interleaved_times
 
 MATMUL = 'matrix product'
 GROUPS = ('forward', 'forward compiled', 'forward+backward', 'forward+backward compiled')
-HELP = 'ConvNeXt against timm, transformers, torchvision and a naive one'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

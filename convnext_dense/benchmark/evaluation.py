@@ -14,7 +14,6 @@ from ..mm import environment
 from .detections import enlarge, generated_ground_truth, noisy_detections
 from .timing import interleaved_times
 
-HELP = 'our AP and mIoU beside pycocotools and mmseg on the same inputs'
 NAMES = {'bbox': 'box AP', 'segm': 'mask AP'}
 CLASSES, SIZE, MAPS = 150, 512, 20  # ADE20K's classes and crop, and label maps per round
 GENERATED = 100  # different images where there is no data

@@ -19,8 +19,6 @@ from .backbone import describe_machine, peak_memory
 from .stopwatch import PARTS, Stopwatch
 from .timing import CLOCKS, time_once
 
-HELP = 'latency and throughput of a whole model, split into data, backbone, neck, heads and post-processing'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -18,7 +18,6 @@ from ..datasets.transforms import stock_pipeline
 from ..errors import UserError
 from .backbone import describe_machine
 
-HELP = "training pipelines beside mmdet's and mmseg's own transforms, on one core"
 RECIPES = ('det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py',
            'det/mask-rcnn_convnextv2-b-fcmae_fpn_8xb4-amp-lsj-3x_coco.py',
            'seg/upernet_convnext-t-in1k_8xb2-amp-160k_ade20k-512x512.py')

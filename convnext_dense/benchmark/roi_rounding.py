@@ -12,7 +12,6 @@ import torch
 from ..errors import UserError
 from ..mm import environment
 
-HELP = 'RoIs under mixed precision: levels and overlaps of COCO boxes, mmdet\'s extractor and ours'
 SCALE = (1333, 800)  # longer and shorter side that the recipes test at, and their largest in training
 STRIDES = (4, 8, 16, 32)
 SIZES = (8, 16, 32, 64, 128, 256, 512)  # px; a box belongs to the nearest by ratio

@@ -5,7 +5,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from ..mm import environment
 from .running import run_tool
 
 # in the order in which a user needs them; each module's docstring begins with the line that --help shows
@@ -26,20 +25,21 @@ def main() -> None:
     if name in ('-h', '--help'):
         print(overview())
     elif name == '--version':
+        from ..mm import environment
         print('\n'.join(f'{package} {version}' for package, version in environment.versions().items()))
     elif name in names:
         sys.argv = [f'convnext-dense {name}', *sys.argv[2:]]
         run(name)
     else:
-        near = difflib.get_close_matches(name.replace('-', '_'), names, n=1)
-        hint = f'did you mean {near[0]}?' if near else 'convnext-dense --help lists all'
+        near = difflib.get_close_matches(name.replace('-', '_'), names, n=2)
+        hint = f'did you mean {" or ".join(near)}?' if near else 'convnext-dense --help lists all'
         print(f'error: convnext-dense has no command {name!r}: {hint}', file=sys.stderr)
         sys.exit(2)
 
 
 def run(name: str) -> None:
     """Run one command with the arguments in ``sys.argv``, and exit."""
-    run_tool(import_module(f'{__name__}.{name}').main, resumable=name in RESUMABLE)
+    run_tool(lambda: import_module(f'{__name__}.{name}').main(), resumable=name in RESUMABLE)
 
 
 def overview() -> str:

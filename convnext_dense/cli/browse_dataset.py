@@ -1,9 +1,7 @@
 """Show what the network sees of a config's data: after the whole pipeline, with boxes, masks and labels."""
 import argparse
 
-from ..config import load_config
 from ..errors import UserError
-from ..visualization.browse import browse, write_preview
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -20,6 +18,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.number < 1:
         raise UserError(f'--number {args.number}: expected at least one image')
+    from ..config import load_config
+    from ..visualization.browse import browse, write_preview
     cfg = load_config(args.config, args.cfg_options, args.data_root)
     preview = browse(cfg, args.split, args.number, args.seed)
     files = write_preview(preview, args.out)

@@ -4,10 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-from ..config import load_config
-from ..datasets.checks.check import check_dataset
-from ..datasets.checks.repair import repair
-from ..datasets.checks.targets import targets_of_config, targets_of_path
 from ..errors import UserError
 
 
@@ -37,6 +33,10 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--json {args.json}: its folder does not exist')
     if args.fix is not None and args.fix.exists():
         raise UserError(f'--fix {args.fix} exists already: name a new folder, so that nothing is overwritten')
+    from ..config import load_config
+    from ..datasets.checks.check import check_dataset
+    from ..datasets.checks.repair import repair
+    from ..datasets.checks.targets import targets_of_config, targets_of_path
     path, cfg = Path(args.data), None
     if path.suffix == '.py' or not path.exists():
         if path.suffix != '.py':

@@ -2,11 +2,8 @@
 import argparse
 from types import ModuleType
 
-import torch
-
-from ..benchmark.operators import build_gpu_kernels, compare, load_compiled
 from ..errors import UserError
-from ..mm import environment, operators
+from ..mm import environment
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,6 +14,10 @@ def main(argv: list[str] | None = None) -> None:
                         help="mmcv's unpacked sources: compare with its kernels for GPUs, too, compiled as plain C++ "
                              '(needs ninja and a C++ compiler, no GPU)')
     args = parser.parse_args(argv)
+    import torch
+
+    from ..benchmark.operators import build_gpu_kernels, load_compiled
+    from ..mm import operators
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no GPU here; use --device cpu')
 
@@ -38,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def print_comparison(other: ModuleType, name: str, device: str = 'cpu') -> None:
-    """Print :func:`compare` as a table."""
+    """Print `benchmark.operators.compare` as a table."""
+    from ..benchmark.operators import compare
     print(f'\nconvnext_dense.mm.operators, contiguous and channels-last, against {name}:')
     line = '{operator:32} {option:14} {cases:>5} {differ:>13} {largest:>18} {value:>13}'
     print(line.format(operator='operator', option='option', cases='cases', differ='other indices',

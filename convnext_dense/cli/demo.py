@@ -8,11 +8,8 @@ import time
 from pathlib import Path
 
 from ..datasets.shapes import ShapesParams, generate_shapes
-from ..engine.work_dir import latest_good_checkpoint
 from ..errors import UserError
-from ..evaluation.prediction_file import PREDICTIONS
 from ..mm import environment
-from ..report import write_report
 from ..utils.files import atomic_write
 
 DET_CONFIG = 'det/mask-rcnn_convnext-atto_fpn_1xb8-4e_shapes.py'
@@ -36,6 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     environment.require('mmdet', 'mmseg')
+    from ..report import write_report
     start = time.time()
     data, det, seg = (args.work_dir / name for name in ('shapes', 'det', 'seg'))
     announce('shapes data')
@@ -57,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def train_and_test(task: str, config: str, data_root: Path, work_dir: Path, smoke: bool) -> dict[str, float]:
     """Train and evaluate one config with the command-line tools, in processes of their own; returns the metrics."""
+    from ..engine.work_dir import latest_good_checkpoint
+    from ..evaluation.prediction_file import PREDICTIONS
     shutil.rmtree(work_dir, ignore_errors=True)  # an earlier demo's
     options = ['--cfg-options', *SMOKE_OPTIONS[config]] if smoke else []
     announce(f'{task}: training {config}')

@@ -2,9 +2,6 @@
 import argparse
 import json
 
-from ..config import load_config
-from ..recipes.model_info import format_table, model_info
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -14,6 +11,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--json', action='store_true', help='one JSON object: params and flops as plain numbers, parts')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     args = parser.parse_args(argv)
+    from ..config import load_config
+    from ..recipes.model_info import format_table, model_info
     cfg = load_config(args.config, args.cfg_options)
     info = model_info(cfg, tuple(args.shape) if args.shape else None)
     print(json.dumps(info) if args.json else format_table(info))

@@ -1,8 +1,11 @@
 """Write a config for your own data (a folder that tools/convert_dataset.py wrote), fitted to it and to this machine."""
 import argparse
 
-from ..projects.choose import BASES, STARTS, plan_project, write_project
 from .running import tool_line
+
+# as in `projects`, which needs torch
+ARCHITECTURES = ('atto', 'tiny', 'small', 'base', 'large', 'xlarge')
+STARTS = ('published', 'imagenet', 'random')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -10,7 +13,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('folder', help='new folder for config.py and, later, the run')
     parser.add_argument('--data', required=True, help='converted data set: the folder with dataset.json')
     parser.add_argument('--task', choices=['det', 'seg'], help='default: the task of the data')
-    parser.add_argument('--arch', choices=list(BASES['det']), help='backbone size (default: tiny; atto without a GPU)')
+    parser.add_argument('--arch', choices=ARCHITECTURES, help='backbone size (default: tiny; atto without a GPU)')
     parser.add_argument('--start', metavar='WEIGHTS', help=f'initial weights: {", ".join(STARTS)} (a published '
                         'detector or segmentor, a published classifier, none) or a checkpoint file (default: '
                         'published; atto: imagenet)')
@@ -24,6 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    from ..projects.choose import plan_project, write_project
     chosen = plan_project(args.data, args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
                           args.device)
     file = write_project(args.folder, chosen)

@@ -10,11 +10,11 @@ An INPUT is an image, a video, a folder or a glob in quotes. Files that cannot b
 the exit status is then 1.
 """
 import argparse
+import os
 import sys
 
 from ..errors import UserError
 from ..mm import environment
-from ..mm.device import use_device
 
 HIDEABLE = ('boxes', 'masks', 'labels', 'scores')  # as in visualization.draw, which takes seconds to import
 COLOUR_BY = ('class', 'instance')
@@ -54,7 +54,10 @@ def main(argv: list[str] | None = None) -> None:
     from ..inference.inputs import find_inputs
     from ..inference.outputs import Output
     from ..inference.predictor import Predictor
+    from ..mm.device import use_device
+    from ..utils.files import check_writable
     use_device(args.device)
+    check_writable(os.path.join(args.out, 'predictions.json'))
     inputs = find_inputs(args.inputs, exclude=args.out)  # before the model, whose loading takes longer
     predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options, score_thr=args.score_thr)
     output = Output(args.out, predictor.classes, predictor.palette, not args.no_pictures,

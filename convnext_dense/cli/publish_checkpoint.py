@@ -1,8 +1,6 @@
 """Strip a run's checkpoint to its weights, record config, metrics and versions, and put its hash into its name."""
 import argparse
 
-from ..checkpoints.publishing import publish
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -12,4 +10,5 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--metrics', metavar='FILE.json', help='metrics.json of tools/test.py (default: what the run '
                                                                'logged when it validated this checkpoint)')
     args = parser.parse_args(argv)
+    from ..checkpoints.publishing import publish
     publish(args.checkpoint, args.out_dir, '.safetensors' if args.safetensors else '.pth', args.metrics)

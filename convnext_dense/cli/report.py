@@ -3,8 +3,6 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
-from ..mm.device import use_device
-from ..report import write_report
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,6 +22,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.images < 0:
         raise UserError(f'--images {args.images}: expected a number from 0')
+    from ..mm.device import use_device
+    from ..report import write_report
     use_device(args.device)
     out = args.out or args.work_dirs[0] / 'report.html'
     if out.suffix not in ('.html', '.htm'):

@@ -6,10 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..engine.reproduce import FOLDERS, format_result, reproduce
 from ..errors import UserError
-from ..mm.device import use_device
-from ..recipes.metafile import find_recipe, load_recipes
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,6 +26,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError('name the entries to reproduce, or --all, and not both')
     if args.checkpoint and len(args.entries) != 1:
         raise UserError('--checkpoint belongs to one entry: name exactly one')
+    from ..engine.reproduce import FOLDERS, format_result, reproduce
+    from ..mm.device import use_device
+    from ..recipes.metafile import find_recipe, load_recipes
     use_device(args.device)
 
     if args.all:

@@ -1,16 +1,19 @@
 """What every command shares: errors in one sentence, interrupts, command lines to print."""
+import contextlib
 import errno
+import io
 import os
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+import convnext_dense
 
 from ..errors import UserError, find_cause
-from ..mm.device import launched_rank
+from ..mm.environment import launched_rank
 
 COMMAND = 'CONVNEXT_DENSE_COMMAND'  # in it, tools/dist_train.sh and slurm_train.sh tell how they were called
 
@@ -18,9 +21,10 @@ COMMAND = 'CONVNEXT_DENSE_COMMAND'  # in it, tools/dist_train.sh and slurm_train
 def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
     """Run a tool's ``main`` and exit: 0 when it worked, 2 after an error the user can fix, 130 or 143 when stopped.
 
-    A `UserError`, a full disk and a killed worker of a data loader are one line on stderr. So are Ctrl-C (130) and, for
-    a resumable tool, SIGTERM (143, what Slurm and `kill` send); of several ranks, the first one says it. Any other
-    exception keeps its traceback, because it is a defect that somebody has to find.
+    A `UserError`, a file that cannot be read or written, a full disk and a killed worker of a data loader are one line
+    on stderr. So are Ctrl-C (130) and, for a resumable tool, SIGTERM (143, what Slurm and `kill` send); of several
+    ranks, the first one says it. A reader of the output that goes away (``| head``) ends the tool without a word (141).
+    Any other exception keeps its traceback, because it is a defect that somebody has to find.
 
     Args:
         main: the tool.
@@ -31,9 +35,7 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
     if resumable:
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        main()
-        if in_process_group():
-            torch.distributed.destroy_process_group()  # a process that ends with gloo's threads running may abort
+        _run(main)
     except UserError as error:
         # raised in a data loader's worker, the sentence arrives at the end of that process's traceback
         fail(str(error).rpartition('UserError: ')[2].strip())
@@ -42,14 +44,38 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
         stopped = find_cause(error, is_interrupt)
         if stopped is not None:
             stop(stopped, go_on)
+        if isinstance(error, BrokenPipeError):
+            leave_quietly()
         full, killed = find_cause(error, is_disk_full), find_cause(error, is_worker_killed)
+        refused = find_cause(error, is_refused)
         if full is not None:
             where = full.filename or 'while writing a file'
             fail(f'the disk is full ({where}); what was complete before is untouched: '
                  f'free some space{go_on}')
+        if refused is not None:
+            name = re.sub(r'\.([^/\\]+)\.\d+\.part(\.\w+)?$', r'\1', str(refused.filename))  # of `atomic_write`
+            fail(f'{name} cannot be read or written ({refused.strerror}): check who may use the file and its folder, '
+                 f'or name another place{go_on}')
         if killed is None:
             raise
         fail(f'a process that loads data died ({explain_killed(str(killed))}{go_on}')
+
+
+def _run(main: Callable[[], None]) -> None:
+    """Run a tool's ``main``; with --help without torch and the MM packages, whose import takes seconds."""
+    if {'-h', '--help'} & set(sys.argv[1:]):
+        text = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(text):
+                main()
+        finally:
+            print(as_called(text.getvalue()), end='', flush=True)
+        return
+    convnext_dense.prepare()
+    main()
+    if in_process_group():
+        sys.modules['torch'].distributed.destroy_process_group()  # else a process that ends may abort in gloo's threads
+    sys.stdout.flush()
 
 
 class Terminated(KeyboardInterrupt):
@@ -62,8 +88,22 @@ def _terminate(signum, frame) -> None:
 
 def fail(sentence: str) -> None:
     """Print an error and exit with status 2."""
-    print(f'error: {sentence}', file=sys.stderr)
+    print(f'error: {as_called(sentence)}', file=sys.stderr)
     sys.exit(2)
+
+
+def as_called(text: str) -> str:
+    """Text with other commands named in the way in which this one was called: by a file, or ``convnext-dense NAME``."""
+    if Path(sys.argv[0]).suffix == '.py':
+        return text
+    return re.sub(r'(?:python )?tools/(\w+)\.py', r'convnext-dense \1', text)
+
+
+def leave_quietly() -> None:
+    """Exit after the reader of the output went away, with the status that a shell gives SIGPIPE."""
+    with open(os.devnull, 'w') as nowhere, contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())  # python flushes the output once more when it ends
+    sys.exit(141)
 
 
 def stop(signalled: BaseException, go_on: str) -> None:
@@ -82,7 +122,9 @@ def stop(signalled: BaseException, go_on: str) -> None:
 
 def in_process_group() -> bool:
     """Whether this process is a rank of several."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    torch = sys.modules.get('torch')  # not imported before a command has read its arguments
+    distributed = getattr(torch, 'distributed', None)
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -91,6 +133,12 @@ def is_interrupt(error: BaseException) -> bool:
 
 def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_refused(error: BaseException) -> bool:
+    """A file or folder that this user may not use, as on a file system that is read-only."""
+    return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) \
+        and error.filename is not None
 
 
 def is_worker_killed(error: BaseException) -> bool:

@@ -2,16 +2,7 @@
 import argparse
 from pathlib import Path
 
-import torch
-
-from ..config import load_config
-from ..engine.results import draw_predictions, dump_predictions, write_metrics
-from ..engine.runner import DenseRunner, prepare_testing
 from ..errors import UserError
-from ..evaluation.prediction_file import PREDICTIONS
-from ..inference import protocols
-from ..mm.device import use_device
-from ..report import write_report
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -50,6 +41,7 @@ def add_protocols(parser: argparse.ArgumentParser) -> None:
 
 def apply_protocols(cfg, args: argparse.Namespace) -> None:
     """Change the config as the flags say, in place."""
+    from ..inference import protocols
     if args.slide is not None:
         if len(args.slide) not in (0, 2):
             raise UserError(f'--slide {" ".join(map(str, args.slide))}: expected SIZE and STRIDE in pixels, or neither')
@@ -66,6 +58,14 @@ def apply_protocols(cfg, args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    import torch
+
+    from ..config import load_config
+    from ..engine.results import draw_predictions, dump_predictions, write_metrics
+    from ..engine.runner import DenseRunner, prepare_testing
+    from ..evaluation.prediction_file import PREDICTIONS
+    from ..mm.device import use_device
+    from ..report import write_report
     use_device(args.device)
     cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
     cfg = prepare_testing(cfg, args.checkpoint, args.launcher)

@@ -1,11 +1,6 @@
 """Train a recipe, on one or many GPUs or on a CPU."""
 import argparse
 
-from ..config import load_config
-from ..config.preflight import check_launcher
-from ..engine.runner import DenseRunner, prepare_training
-from ..engine.work_dir import owned_work_dir
-from ..mm.device import launched_rank, use_device
 from .running import tool_line
 
 
@@ -29,6 +24,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    from ..config import load_config
+    from ..config.preflight import check_launcher
+    from ..engine.runner import DenseRunner, prepare_training
+    from ..engine.work_dir import owned_work_dir
+    from ..mm.device import use_device
+    from ..mm.environment import launched_rank
     use_device(args.device)
     cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
     if args.load_from:

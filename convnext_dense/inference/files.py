@@ -11,6 +11,7 @@ from ..visualization.draw import read_image
 from .inputs import Input, frame_count, read_frames
 from .outputs import Output
 from .predictor import Predictor
+from .results import Detections, Segmentation
 
 
 @dataclass
@@ -41,10 +42,22 @@ def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output,
     jobs_left = _read(predictor, inputs, output.pictures, skipped)
     with progress_bar('images', total, 'image') as bar:
         while jobs := list(islice(jobs_left, batch_size)):
-            for job, result in zip(jobs, predictor.predict([job.sample for job in jobs]), strict=True):
+            for job, result in _predict(predictor, jobs, skipped):
                 output.add(job.source, job.frame, job.image, result)
             bar.update(len(jobs))
     return skipped
+
+
+def _predict(predictor: Predictor, jobs: list[Job], skipped: list[tuple[Input, str]]
+             ) -> list[tuple[Job, Detections | Segmentation]]:
+    """Jobs with their results; if a batch is refused, each on its own, and what is still refused joins `skipped`."""
+    try:
+        return list(zip(jobs, predictor.predict([job.sample for job in jobs]), strict=True))
+    except UserError as error:
+        if len(jobs) == 1:
+            skipped.append((jobs[0].source, str(error)))
+            return []
+    return [done for job in jobs for done in _predict(predictor, [job], skipped)]
 
 
 def _read(predictor: Predictor, inputs: Sequence[Input], pictures: bool, skipped: list[tuple[Input, str]]

@@ -22,7 +22,7 @@ from ..checkpoints.loading import has_our_backbone
 from ..checkpoints.reading import find_state_dict
 from ..config import datasets_of, load_config, value_range_of
 from ..config.runs import open_run
-from ..errors import UserError, few
+from ..errors import UserError, few, first_line
 from ..recipes.metafile import find_recipe
 from ..visualization.draw import UNREADABLE, Colour, check_readable, palette_of
 from ..visualization.predictions import instances_of
@@ -170,13 +170,21 @@ class Predictor:
 
         Samples of one shape go through the network together. Different shapes do not: padding to a common one would
         change the results.
+
+        Raises:
+            UserError: the network does not take an image of this shape.
         """
         by_shape = defaultdict(list)
         for index, sample in enumerate(samples):
             by_shape[sample['inputs'].shape].append(index)
         results = [None] * len(samples)
         for indices in by_shape.values():
-            found = self.model.test_step(pseudo_collate([samples[index] for index in indices]))
+            try:
+                found = self.model.test_step(pseudo_collate([samples[index] for index in indices]))
+            except ValueError as error:  # as of a backbone, for an image that is a few pixels high
+                shape = 'x'.join(map(str, reversed(samples[indices[0]]['data_samples'].ori_shape[:2])))
+                raise UserError(f'the network does not take an image of {shape} pixels ({first_line(error)}): cut or '
+                                'pad it to another shape') from error
             for index, sample in zip(indices, found, strict=True):
                 results[index] = self.result(sample)
         return results

@@ -6,8 +6,6 @@ import torch
 from ..errors import UserError
 from . import patches
 
-RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
-
 
 def use_device(device: str) -> None:
     """Choose where everything runs: 'auto' (a GPU where there is one), 'cuda' or 'cpu'.
@@ -25,8 +23,3 @@ def use_device(device: str) -> None:
     if device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
         patches.compute_on_cpu()
-
-
-def launched_rank(launcher: str) -> int:
-    """Rank of this process among those that ``launcher`` started, by its environment; 0 without a launcher."""
-    return int(os.environ.get(RANK_VARIABLES.get(launcher, ''), 0))

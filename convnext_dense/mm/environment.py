@@ -4,11 +4,13 @@ Two distributions own the names mmengine, mmcv, mmdet and mmseg: OpenMMLab's and
 outside this package (`convnext_dense.mm`) depends on which one is installed.
 """
 import importlib.util
+import os
 import sys
 from importlib import import_module, metadata
 
 from ..errors import UserError
 
+RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 INSTALL_HINT = "pip install 'convnext-dense[openmmlab]'"
 
 
@@ -48,3 +50,8 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def launched_rank(launcher: str) -> int:
+    """Rank of this process among those that ``launcher`` started, by its environment; 0 without a launcher."""
+    return int(os.environ.get(RANK_VARIABLES.get(launcher, ''), 0))

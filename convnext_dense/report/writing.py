@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from ..utils.files import check_writable
 from ..visualization.page import Block, Section, render_page, write_text
 from . import sections
 from .evaluating import find_predictions, load_predictions
@@ -33,12 +34,14 @@ def write_report(work_dirs: Sequence[Path], out: Path, checkpoint: str | None = 
         `out`.
 
     Raises:
-        UserError: a work dir without a config, without predictions and weights, or two that do not compare.
+        UserError: a work dir without a config, without predictions and weights, two that do not compare, or a place
+            that cannot be written.
     """
     if not 1 <= len(work_dirs) <= 2:
         raise UserError(f'a report is about one work dir, or compares two, found {len(work_dirs)}')
     if len(work_dirs) != 1 and (checkpoint is not None or predictions is not None):
         raise UserError('--checkpoint belongs to one work dir: name only one')
+    check_writable(out)  # before an evaluation that takes hours
     found = [open_work_dir(path, checkpoint, data_root) for path in work_dirs]
     names = [work.name for work in found]
     if len(set(names)) < len(names):

@@ -1,6 +1,7 @@
 """Files and folders that appear complete or not at all, and image files put into them."""
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part{path.suffix}')
     try:
+        part.touch()  # where nothing may be written, this says so; some writers raise a RuntimeError, others nothing
         yield part
         if sync:
             with part.open('rb') as written:
@@ -32,6 +34,23 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)  # on a full disk, half a file takes the space that others need
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Refuse a file or folder that cannot be written later, before the work whose result it is to hold.
+
+    Raises:
+        UserError: names it, and why.
+    """
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'{path} cannot be written ({folder}: {error.strerror}): expected a place where you may '
+                        'create files; name another one') from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from ..config import datasets_of
 from ..config.data_files import check_files
-from ..config.preflight import check_built_dataset, check_config
+from ..config.preflight import check_built_dataset, check_config, explain_empty
 from ..errors import UserError
 from ..utils.files import atomic_write
 from .draw import Colour, draw_instances, draw_legend, draw_segmentation, load_font, palette_of
@@ -84,7 +84,12 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     for leaf in datasets_of(cfg[key]):
         leaf.pipeline = annotations_first(leaf.pipeline)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        dataset = DATASETS.build(cfg[key].dataset)
+        try:
+            dataset = DATASETS.build(cfg[key].dataset)
+        except ValueError as error:
+            if 'need at least one array' not in str(error):  # mmengine raises this for an empty data set
+                raise
+            raise explain_empty(cfg[key]) from error
         check_built_dataset(dataset)
         check_files(dataset)
         preprocessor = MODELS.build(cfg.model.data_preprocessor)

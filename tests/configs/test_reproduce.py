@@ -214,7 +214,7 @@ def test_all_keeps_the_results_of_every_entry_and_protocol(monkeypatch, tmp_path
         write_results(work_dir, results, multi_scale)
         return results
 
-    monkeypatch.setattr(cli, 'reproduce', measure)
+    monkeypatch.setattr(importlib.import_module('convnext_dense.engine.reproduce'), 'reproduce', measure)
     cli.main(['--all', '--work-dir', str(tmp_path), '--device', 'cpu'])
     found = {(entry['recipe'], entry['metric']) for file in tmp_path.rglob('reproduce*.json')
              for entry in json.loads(file.read_text())}

@@ -125,6 +125,18 @@ def test_files_that_cannot_be_predicted_are_skipped_and_reported(tiny, checkpoin
     assert len(results(tmp_path / 'out')['images']) == 4
 
 
+def test_an_image_that_the_network_refuses_does_not_end_the_others(tiny, checkpoints, images, tmp_path):
+    """2000x10 pixels, in a batch with images that work: at the detector's scale it has no row, a segmentor needs 32."""
+    Image.new('RGB', (2000, 10), 'red').save(tmp_path / 'long.png')
+    inputs = [images[0], tmp_path / 'long.png', images[2]]
+    for task, sentence in (('det', 'has 2000x10 pixels, and the test pipeline of the config fails on it'),
+                           ('seg', 'the network does not take an image of 2000x10 pixels (ConvNeXt needs')):
+        finished = run_tool('predict', tiny[task], checkpoints[task], *inputs, '--out', tmp_path / task,
+                            '--batch-size', 3)
+        assert finished.code == 1 and len(results(tmp_path / task)['images']) == 2
+        assert sentence in finished.err and finished.err.count('skipped ') == 1
+
+
 @pytest.mark.parametrize('names, expected', [
     (['film.mp4'], 'cannot read .*film.mp4 as a video'), (['broken.jpg'], 'cannot read .*broken.jpg as an image'),
     (['empty'], 'empty has no image and no video'), (['*.bmp'], r'no file matches .*\*.bmp'),
