@@ -14,6 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def cache_of_the_tests(tmp_path_factory):
+    """Indexes of annotations go into a folder of the tests, not the user's."""
+    os.environ['CONVNEXT_DENSE_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+
+
 @pytest.fixture(scope='session')
 def repo_root() -> Path:
     """The checkout under test."""

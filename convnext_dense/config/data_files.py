@@ -46,8 +46,12 @@ def leaves(dataset) -> Iterator:
 
 def _files(dataset, index: int) -> list[str]:
     """Local files of a sample; what is on remote storage (``scheme://...``) is left to its reader."""
-    info = dataset.get_data_info(index)
-    return [info[key] for key in FILE_KEYS if isinstance(info.get(key), str) and '://' not in info[key]]
+    if hasattr(dataset, 'sample_files'):  # ours, which need not read the annotations for it
+        files = dataset.sample_files(index)
+    else:
+        info = dataset.get_data_info(index)
+        files = [info[key] for key in FILE_KEYS if isinstance(info.get(key), str)]
+    return [file for file in files if '://' not in file]
 
 
 def _prepare_or_name_file(dataset, index: int):

@@ -1,12 +1,12 @@
 """The shapes data set for detection, and a template for a COCO-style data set of your own (docs/shapes.md)."""
-from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
 
+from .coco import FastCocoDataset
 from .shapes_render import CLASSES, PALETTE
 
 
 @DATASETS.register_module()
-class ShapesDetDataset(CocoDataset):
+class ShapesDetDataset(FastCocoDataset):
     """Circles, squares and triangles with boxes and instance masks, from `<data_root>/annotations/*.json`.
 
     Names in `classes` must be the category names of the json file, in the order of the model's outputs; `palette`

@@ -17,6 +17,7 @@ from .environment import installed
 # import name: (registry of that package, our module that adds to it when that registry is first used)
 SUBCLASSES = {
     'mmdet': [
+        ('DATASETS', 'convnext_dense.datasets.coco'),
         ('DATASETS', 'convnext_dense.datasets.shapes_det'),
         ('METRICS', 'convnext_dense.evaluation.coco_metric'),
         ('MODELS', 'convnext_dense.detection.float32_heads'),

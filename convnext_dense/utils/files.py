@@ -70,6 +70,12 @@ def written_whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """Folder for what can be made again at any time: ``CONVNEXT_DENSE_CACHE``, or ``convnext_dense`` in the user's."""
+    user = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(os.environ.get('CONVNEXT_DENSE_CACHE') or Path(user) / 'convnext_dense')
+
+
 def check_output(out: Path, sources: list[Path], overwrite: bool, marker: str) -> None:
     """Refuse to write into a source, or over anything but an earlier result.
 

@@ -12,7 +12,7 @@ TYPES = {
     'Float32RPNHead': 'RPNHead', 'Float32RoIExtractor': 'SingleRoIExtractor',
     'Float32Shared2FCBBoxHead': 'Shared2FCBBoxHead', 'Float32ConvFCBBoxHead': 'ConvFCBBoxHead',
     'Float32FCNMaskHead': 'FCNMaskHead', 'Float32FCNHead': 'FCNHead', 'FastUPerHead': 'UPerHead',
-    'FastEncoderDecoder': 'EncoderDecoder',
+    'FastEncoderDecoder': 'EncoderDecoder', 'FastCocoDataset': 'CocoDataset',
     'LayerDecayOptimWrapperConstructor': 'LearningRateDecayOptimizerConstructor',
     'FastLoadAnnotations': 'LoadAnnotations', 'FastRandomFlip': 'RandomFlip', 'FastRandomCrop': 'RandomCrop',
     'FastPhotoMetricDistortion': 'PhotoMetricDistortion',

@@ -1,5 +1,5 @@
 # COCO 2017 with instance masks; multi-scale and crop augmentation as published (it comes from DETR).
-dataset_type = 'CocoDataset'
+dataset_type = 'FastCocoDataset'
 data_root = 'data/coco/'
 
 scales = [(short, 1333) for short in range(480, 801, 32)]  # 480, 512, ... 800
