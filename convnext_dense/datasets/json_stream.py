@@ -53,9 +53,14 @@ def read_element(path, offset: int, length: int) -> object:
 
 def looks_like_coco(path: Path) -> bool:
     """Whether a json file has COCO's `images` and `annotations`; searches its text, without parsing it."""
+    return has_keys(path, 'images', 'annotations')
+
+
+def has_keys(path: Path, *keys: str) -> bool:
+    """Whether all of these are in a json file, in quotes; searches its text, without parsing it."""
     if not path.is_file():
         return False
-    wanted = {b'"images"', b'"annotations"'}
+    wanted = {f'"{key}"'.encode() for key in keys}
     tail = b''
     with open(path, 'rb') as file:
         while wanted and (chunk := file.read(CHUNK)):

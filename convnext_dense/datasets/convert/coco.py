@@ -20,8 +20,6 @@ from .file_names import find_name
 from .pairs import SPLIT_NAMES
 from .source import Options, Sample, Source
 
-TASK = 'det'
-
 
 def detect(root: Path) -> bool:
     """A json file, or a folder of them, with images and annotations."""

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from ...errors import UserError
 from .class_files import find_class_file, read_classes
+from .objects import mask_annotation
 from .pairs import Pair, find_pairs, image_files, mask_folders, read_ids
 from .source import Options, Sample, Skipped, Source, numbered
-
-TASK = 'det'
 
 
 def detect(root: Path) -> bool:
@@ -83,14 +81,6 @@ class MaskObjects:
                 'objects of their own, convert again with --components')
 
 
-def rle_annotation(mask: np.ndarray, category_id: int) -> dict:
-    """COCO annotation of a bool mask (H, W); the run lengths hold it exactly."""
-    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {'category_id': category_id, 'bbox': [float(v) for v in coco_mask.toBbox(rle)],
-            'area': int(coco_mask.area(rle)), 'iscrowd': 0,
-            'segmentation': {'size': list(mask.shape), 'counts': rle['counts'].decode('ascii')}}
-
-
 def _annotations(pair: Pair, class_of, masks: MaskObjects, skip) -> list[dict]:
     found = []
     for value, mask in masks.find(pair.mask):
@@ -98,7 +88,7 @@ def _annotations(pair: Pair, class_of, masks: MaskObjects, skip) -> list[dict]:
         if index is None:
             skip('instance id without a class', f'{pair.mask}, id {value}')
         else:
-            found.append(rle_annotation(mask, index + 1))
+            found.append(mask_annotation(index + 1, mask))
     return found
 
 

@@ -9,7 +9,6 @@ from .class_files import ClassEntry, class_indices, find_class_file, read_classe
 from .pairs import find_pairs, image_files, mask_folders, read_ids
 from .source import Options, Sample, Skipped, Source, numbered
 
-TASK = 'seg'
 UNKNOWN = 254  # in look-up tables: neither a class nor ignored
 
 

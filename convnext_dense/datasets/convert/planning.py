@@ -8,10 +8,11 @@ from ...errors import UserError
 from ...utils.images import IMAGE_SUFFIXES, ImageHeader, OversizedImageError, max_pixels, read_header
 from ...utils.progress import progress_bar
 from ..layout import SPLITS, check_class_names
-from .source import Sample, Skipped, Source
+from .source import Sample, Skipped, Source, UnusableAnnotation
 from .splitting import stratified_split
 
 DEFAULT_SPLIT = 0.8
+LOST = 'object of an image that was left out'
 REWRITTEN = {'.gif'}  # as PNG: OpenCV before 4.11 reads no GIF
 
 
@@ -125,6 +126,11 @@ def _annotation(sample: Sample, size: tuple[int, int], source: Source):
     except OversizedImageError:
         source.skipped.add(_oversized('mask'), sample.image)
         return None
+    except UnusableAnnotation as error:
+        source.skipped.add(str(error), sample.image)
+        if error.objects:
+            source.skipped.add(LOST, sample.image, error.objects)
+        return None
     except (OSError, SyntaxError):  # from PIL; a UserError is about all masks
         source.skipped.add('annotation or mask cannot be read', sample.image)
         return None
@@ -139,10 +145,10 @@ def _count_lost_objects(sample: Sample, source: Source) -> None:
     if source.task == 'det':
         try:
             objects = len(sample.load(lambda *_: None))
-        except (OSError, SyntaxError, UserError):
+        except (OSError, SyntaxError, UserError, UnusableAnnotation):
             return
         if objects:
-            source.skipped.add('object of an image that was left out', sample.image, objects)
+            source.skipped.add(LOST, sample.image, objects)
 
 
 def _oversized(what: str) -> str:

@@ -11,8 +11,6 @@ from .label_pngs import UNKNOWN, check_class_count, ignored_note, known_labels, 
 from .pairs import find_pairs, image_files, mask_folders, read_ids
 from .source import Options, Sample, Skipped, Source, numbered
 
-TASK = 'seg'
-
 
 def detect(root: Path) -> bool:
     """A list of classes with colours beside masks with colours."""

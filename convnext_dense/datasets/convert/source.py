@@ -8,6 +8,19 @@ import numpy as np
 Skip = Callable[[str, str], None]  # called with (reason, example)
 
 
+class UnusableAnnotation(Exception):
+    """The annotation of an image as a whole cannot be used.
+
+    Args:
+        reason: for the summary.
+        objects: how many it has.
+    """
+
+    def __init__(self, reason: str, objects: int = 0):
+        super().__init__(reason)
+        self.objects = objects
+
+
 TEST_SPLIT = ('image of a test split', 'annotation file of a test split')  # left out by design
 
 

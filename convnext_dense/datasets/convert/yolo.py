@@ -14,7 +14,6 @@ from .pairs import image_files, split_of
 from .source import Options, Sample, Skipped, Source, numbered
 from .yolo_yaml import read_yaml, yaml_file
 
-TASK = 'det'
 NUMBER = re.compile(r'[-+0-9.eE]+')
 SLACK = 0.01  # of the image's side: points may lie so far outside by rounding
 
