@@ -1,4 +1,4 @@
-"""The generated shapes data set: circles, squares and triangles on textures, in COCO's and ADE20K's layouts.
+"""Generated data sets in COCO's and ADE20K's layouts: circles, squares and triangles, or many tiny crowded cells.
 
 Drawing is in `shapes_render`; this module writes the files. Needs numpy, OpenCV and pycocotools only.
 """
@@ -16,11 +16,12 @@ from ..errors import UserError
 from ..utils.files import written_whole
 from ..utils.progress import progress_bar
 from .layout import SPLITS
-from .shapes_render import BACKGROUND_LABEL, CLASSES, Scene, render_scene
+from .shapes_render import BACKGROUND_LABEL, CLASSES, TINY_CLASSES, Scene, render_scene, render_tiny
 
 PARAMS_FILE = 'shapes.json'
 GENERATOR_VERSION = 1  # increase it when the same parameters give other bytes
 _ADE_FOLDER = {'train': 'training', 'val': 'validation'}
+KINDS = {'shapes': (render_scene, CLASSES), 'tiny': (render_tiny, TINY_CLASSES)}
 _SEED_OF = {'train': 0, 'val': 1}  # part of every image's seed
 
 
@@ -33,6 +34,7 @@ class ShapesParams:
         train: number of training images, >= 1.
         val: number of validation images, >= 1.
         size: height and width of every image in pixels, 64 to 2048.
+        kind: a key of `KINDS`: 'shapes', two to five an image; 'tiny', cells of 6 to 16 pixels, 40 to 90 in 256 x 256.
 
     Raises:
         UserError: a value outside its range.
@@ -41,12 +43,15 @@ class ShapesParams:
     train: int = 800
     val: int = 100
     size: int = 128
+    kind: str = 'shapes'
 
     def __post_init__(self):
         for name, low, high in (('seed', 0, 2**32 - 1), ('train', 1, 10**6), ('val', 1, 10**6), ('size', 64, 2048)):
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise UserError(f'shapes data: {name} must be an integer from {low} to {high}, found {value!r}')
+        if self.kind not in KINDS:
+            raise UserError(f'shapes data: kind must be one of {", ".join(KINDS)}, found {self.kind!r}')
 
     def count(self, split: str) -> int:
         """Number of images of 'train' or 'val'."""
@@ -82,11 +87,11 @@ def generate_shapes(out, params: ShapesParams, overwrite: bool = False) -> bool:
 def scene_of(params: ShapesParams, split: str, index: int) -> Scene:
     """Render one image of the data set in memory, without any file; `index` counts from 0."""
     rng = np.random.default_rng([params.seed, _SEED_OF[split], index])
-    return render_scene(rng, params.size)
+    return KINDS[params.kind][0](rng, params.size)
 
 
 def label_map_of(scene: Scene) -> np.ndarray:
-    """ADE-style labels of a scene, uint8 (H, W): 1 background, then 2, 3, 4 in the order of `CLASSES`.
+    """ADE-style labels of a scene, uint8 (H, W): 1 background, then 2, 3, ... in the order of the kind's classes.
 
     0 stays free for unlabelled pixels, which ADE20K's convention (`reduce_zero_label=True`) ignores.
     """
@@ -114,7 +119,10 @@ def _is_present(out: Path, params: ShapesParams, overwrite: bool) -> bool:
 
 
 def _params_record(params: ShapesParams) -> dict:
-    return {'generator': GENERATOR_VERSION, **asdict(params)}
+    record = {'generator': GENERATOR_VERSION, **asdict(params)}
+    if params.kind == 'shapes':
+        del record['kind']  # data sets written before there were kinds stay valid
+    return record
 
 
 def _write_all(root: Path, params: ShapesParams) -> None:
@@ -150,7 +158,8 @@ class _CocoFile:
             'licenses': [],
             'images': [],
             'annotations': [],
-            'categories': [{'id': i + 1, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES)],
+            'categories': [{'id': i + 1, 'name': name, 'supercategory': 'shape'}
+                           for i, name in enumerate(KINDS[params.kind][1])],
         }
 
     def add(self, scene: Scene, image_id: int, file_name: str) -> None:

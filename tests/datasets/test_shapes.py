@@ -193,3 +193,23 @@ def test_loads_through_mmseg(root):
         for label, mask in zip(scene.labels, scene.masks, strict=True):
             expected[mask] = 1 + label
         np.testing.assert_array_equal(dataset[index]['data_samples'].gt_sem_seg.data[0].numpy(), expected)
+
+
+def test_tiny_cells(tmp_path):
+    """Many small objects, visible in the image, in the same formats."""
+    params = ShapesParams(seed=1, train=2, val=1, size=128, kind='tiny')
+    generate_shapes(tmp_path / 'd', params)
+    coco = COCO(tmp_path / 'd/coco/annotations/instances_train2017.json')
+    assert [category['name'] for category in coco.loadCats(coco.getCatIds())] == ['cell']
+    for image_id in coco.imgs:
+        scene = scene_of(params, 'train', image_id - 1)
+        assert 10 <= len(scene.masks) <= 22 and scene.masks.sum(axis=0).max() == 1
+        found = coco.loadAnns(coco.getAnnIds(image_id))
+        assert np.array_equal(np.stack([coco.annToMask(annotation) for annotation in found]), scene.masks)
+        sides = np.array([annotation['bbox'][2:] for annotation in found])
+        assert sides.max() <= 17 and np.median(sides) < 13
+        grey = scene.image.mean(axis=2)
+        assert all(grey[mask].mean() > grey[~scene.masks.any(axis=0)].mean() + 25 for mask in scene.masks)
+        assert set(np.unique(ade_labels(tmp_path / 'd', 'train', image_id))) == {1, 2}
+    with pytest.raises(UserError, match='kind must be one of shapes, tiny'):
+        ShapesParams(kind='huge')
