@@ -10,7 +10,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder for checkpoints and logs (default: work_dirs/<config name>)')
     parser.add_argument('--data-root', help='folder of the data, for every loader and evaluator')
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='CHECKPOINT',
-                        help='continue the last run in the work dir, or start from this checkpoint of a run')
+                        help='continue the newest run in the work dir (or WORK_DIR2, ...), or start from this '
+                             'checkpoint of a run')
+    parser.add_argument('--exist', choices=['new', 'stop'], default='new',
+                        help='when the work dir has a run: train in WORK_DIR2, 3, ... (new), or stop with an error '
+                             '(default: %(default)s)')
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='start from these weights')
     parser.add_argument('--amp', choices=['fp16', 'bf16', 'off'], help='mixed precision (default: the recipe\'s)')
     parser.add_argument('--auto-scale-lr', action='store_true',
@@ -27,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..config import load_config
     from ..config.preflight import check_launcher
     from ..engine.runner import DenseRunner, prepare_training
-    from ..engine.work_dir import owned_work_dir
+    from ..engine.work_dir import new_work_dir, newest_work_dir, owned_work_dir
     from ..mm.device import use_device
     from ..mm.environment import launched_rank
     use_device(args.device)
@@ -37,6 +41,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     check_launcher(args.launcher)
+    if args.resume is True or cfg.get('resume'):
+        cfg.work_dir = newest_work_dir(cfg.work_dir)
+    elif not args.resume:
+        cfg.work_dir = new_work_dir(cfg.work_dir, args.exist)
     with owned_work_dir(cfg.work_dir, launched_rank(args.launcher)):
         cfg = prepare_training(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr,
                                launcher=args.launcher)

@@ -1,5 +1,6 @@
 """Training options that a config switches on by one entry of ``custom_hooks``, and checkpoints that resume exactly."""
 import logging
+from pathlib import Path
 
 import torch
 from mmengine.dist import all_gather_object, is_main_process
@@ -9,8 +10,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..mm.fallbacks import unwrap_model
-from .random_state import RestoreAfterReplay, random_state, set_random_state
-from .work_dir import begin_run
+from .random_state import RestOfEpoch, RestoreAfterReplay, random_state, set_random_state
+from .work_dir import INTERRUPTED, begin_run
 
 
 @HOOKS.register_module()
@@ -53,9 +54,12 @@ class SafeCheckpointHook(CheckpointHook):
       state as it was. A resumed run then draws the numbers of an uninterrupted one (flips, sampled RoIs, drop
       path, ...), as long as the data loader has no workers: they have generators of their own.
     - Checkpoints carry the identity of their run (`work_dir.begin_run`).
+    - A checkpoint from the middle of an epoch (`InterruptHook`) continues there, and is removed after the next one.
     """
 
     random_states: list[dict] | None = None  # of a resumed checkpoint, one per rank, until they are restored
+    done_in_epoch = 0  # batches of the resumed checkpoint's epoch
+    saved_at: int | None = None  # iterations done at the last checkpoint
 
     def before_train(self, runner) -> None:
         super().before_train(runner)
@@ -67,22 +71,31 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner, checkpoint) -> None:
         if runner._resume:
-            self.random_states = checkpoint.get('meta', {}).get('random_states')
+            meta = checkpoint.get('meta', {})
+            self.random_states, self.done_in_epoch = meta.get('random_states'), meta.get('done_in_epoch', 0)
 
     def before_train_epoch(self, runner) -> None:
         states, self.random_states = self.random_states, None
-        if states is None:
-            return
-        if len(states) != runner.world_size:
+        skipped, self.done_in_epoch = self.done_in_epoch, 0
+        if states is not None and len(states) != runner.world_size:
             print_log(f'the checkpoint was written by {len(states)} process(es), not {runner.world_size}: the random '
                       'state is not restored', logger='current', level=logging.WARNING)
+            states, skipped = None, skipped // runner.world_size
+        loop, state = runner.train_loop, states and states[runner.rank]
+        if 0 < skipped <= len(loop.dataloader):
+            loop.dataloader = RestOfEpoch(loop.dataloader, skipped, state)
+        elif state is None:
             return
-        loop, state = runner.train_loop, states[runner.rank]
-        if hasattr(loop, 'dataloader_iterator'):
+        elif hasattr(loop, 'dataloader_iterator'):
             replayed = 0 if getattr(loop, 'fast_forward_on_resume', False) else loop.iter  # an option of onedl-mmengine
             loop.dataloader_iterator = RestoreAfterReplay(loop.dataloader_iterator, replayed, state)
         else:
             set_random_state(state)
+
+    def after_train_epoch(self, runner) -> None:
+        super().after_train_epoch(runner)
+        if isinstance(runner.train_loop.dataloader, RestOfEpoch):
+            runner.train_loop.dataloader = runner.train_loop.dataloader.loader
 
     def before_val(self, runner) -> None:
         self._before_val = random_state()
@@ -94,7 +107,10 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         meta = {**meta, 'run': self.run, 'random_states': all_gather_object(random_state())}
         super()._save_checkpoint_with_step(runner, step, meta)
+        self.saved_at = runner.iter if self.by_epoch else runner.iter + 1
         self._remove_outdated()
+        if is_main_process():
+            Path(runner.work_dir, INTERRUPTED).unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         super()._save_best_checkpoint(runner, metrics)

@@ -57,3 +57,32 @@ class RestoreAfterReplay:
         """How onedl-mmengine's loop asks for the replay."""
         self.iterator.skip_iter(num_iters)
         self.replayed -= num_iters
+
+
+class RestOfEpoch:
+    """A loop's data loader without the first batches of an epoch, for a run that stopped in the middle of it.
+
+    They are loaded and thrown away, then the random state is set.
+
+    Args:
+        loader: the loop's own; other attributes are its.
+        skipped: number of batches that the run has trained on already.
+        state: as `random_state` returned it; None leaves the generators as they are.
+    """
+
+    def __init__(self, loader, skipped: int, state: dict[str, Any] | None):
+        self.loader, self.skipped, self.state = loader, skipped, state
+
+    def __getattr__(self, name: str):
+        return getattr(self.loader, name)
+
+    def __len__(self) -> int:
+        return len(self.loader) - self.skipped
+
+    def __iter__(self):
+        batches = iter(self.loader)
+        for _ in range(self.skipped):
+            next(batches)
+        if self.state is not None:
+            set_random_state(self.state)
+        yield from batches

@@ -1,6 +1,7 @@
 """mmengine's Runner with what dense training needs on any machine: checks first, CPUs and gloo, safe checkpoints."""
 import json
 import logging
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from ..config.preflight import (
 from ..errors import UserError
 from ..optim.amp import for_this_machine
 from ..utils.files import atomic_write
+from .console import ConsoleHook, keep_dumps_off_screen
+from .interrupt import InterruptHook
 from .shared_memory import check_shared_memory
 from .work_dir import latest_good_checkpoint, make_work_dir
 
@@ -39,8 +42,25 @@ class DenseRunner(Runner):
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
     - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
     - A checkpoint appears under its name only when it is completely written.
+    - The screen shows what a user reads (`ConsoleHook`), and the first Ctrl-C saves a checkpoint (`InterruptHook`).
     - Evaluation of `FastEncoderDecoder` makes label maps without full-size scores; test-time augmentation needs those.
     """
+
+    def build_logger(self, *args, **kwargs):
+        logger = super().build_logger(*args, **kwargs)
+        if self._train_dataloader is not None:
+            keep_dumps_off_screen(logger)
+        return logger
+
+    def train(self):
+        hooks = [ConsoleHook(), InterruptHook()]
+        for hook in hooks:
+            self.register_hook(hook)
+        try:
+            return super().train()
+        finally:
+            for hook in hooks:
+                hook.close()
 
     def build_model(self, model):
         built = super().build_model(model)
@@ -131,6 +151,7 @@ def start_worker(then, worker: int) -> None:
     that trains, which workers inherit only where they are forked. torch limits its own threads in workers to one.
     """
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to workers too; the main process decides
     if then is not None:
         then(worker)
 

@@ -5,6 +5,7 @@ from collections import deque
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
@@ -14,6 +15,9 @@ from mmengine.registry import HOOKS
 from ..config.data_files import leaves
 from ..errors import UserError
 from ..mm.fallbacks import unwrap_model
+from ..utils.anchors import best_ious
+
+ANCHORS_LOOKED_AT = 200  # objects
 
 
 @HOOKS.register_module()
@@ -25,9 +29,9 @@ class WatchTrainingHook(Hook):
     loss scaler (fp16), whose first scales overflow by design, the loss must be bad for ``patience`` consecutive
     iterations.
 
-    Warnings: no annotated object (or no labelled pixel) reaches the model, no anchor or proposal matches an object, the
-    learning rate is zero, a part is frozen, a head's class count is not the data set's, nothing or one class only
-    is predicted in a validation.
+    Warnings: no annotated object (or no labelled pixel) reaches the model, no anchor or proposal matches an object,
+    fewer than half of the first objects have an anchor with an IoU of 0.5, the learning rate is zero, a part is frozen,
+    a head's class count is not the data set's, nothing or one class only is predicted in a validation.
 
     Args:
         patience: consecutive iterations before a warning, and before an exploding loss stops the run.
@@ -43,6 +47,7 @@ class WatchTrainingHook(Hook):
         self.explosion = explosion
         self.losses: deque[float] = deque(maxlen=100)
         self.streaks: dict[str, int] = {}
+        self.overlaps: list[float] | None = []  # IoU of objects with their best anchor, until there are enough
         self.said: set[str] = set()
 
     def before_train(self, runner) -> None:
@@ -77,6 +82,7 @@ class WatchTrainingHook(Hook):
             self.suspect('matched', bool(boxes) and not any(boxes) and not _is_unlabelled(data_batch),
                          'no anchor or proposal matches an annotated object (every box loss is exactly 0) in the last '
                          '{} batches: compare the anchor sizes with the objects after resizing')
+            self._check_anchors(runner, data_batch)
         self.suspect('labels', _is_unlabelled(data_batch),
                      'the last {} batches had no annotation: inspect them with tools/browse_dataset.py, and check '
                      'filter_cfg, crops, classes and the ignore label')
@@ -84,6 +90,33 @@ class WatchTrainingHook(Hook):
         self.suspect('rate', not any(rates) and runner.iter + 1 < runner.max_iters,
                      'the learning rate has been 0 for {} iterations, so nothing is learnt: check optimizer.lr and '
                      'param_scheduler')
+
+    def _check_anchors(self, runner, data_batch) -> None:
+        """Compare the first `ANCHORS_LOOKED_AT` objects with the anchors, in pixels of the network's input."""
+        if self.overlaps is None:
+            return
+        model = unwrap_model(runner.model)
+        generator = getattr(getattr(model, 'rpn_head', None) or getattr(model, 'bbox_head', None), 'prior_generator',
+                            None)
+        if not hasattr(generator, 'base_anchors') or not hasattr(generator, 'center_offset'):
+            self.overlaps = None
+            return
+        levels = [(stride[0], (anchors[:, 2:] - anchors[:, :2]).cpu().numpy())
+                  for stride, anchors in zip(generator.strides, generator.base_anchors, strict=True)]
+        for image, sample in zip(data_batch['inputs'], _samples(data_batch), strict=True):
+            boxes = sample.gt_instances.bboxes if 'gt_instances' in sample else ()
+            if len(boxes):
+                boxes = getattr(boxes, 'tensor', boxes).cpu().numpy()
+                size = np.broadcast_to(np.array(image.shape[:-3:-1]), (len(boxes), 2))
+                self.overlaps.extend(best_ious(boxes, size, levels, generator.center_offset))
+        if len(self.overlaps) >= ANCHORS_LOOKED_AT:
+            share = np.mean(np.array(self.overlaps) >= 0.5)
+            self.overlaps = None
+            if share < 0.5:
+                self.warn('few matched', f'only {share:.0%} of the first objects have an anchor that overlaps them '
+                                         'with an IoU of 0.5, so most are learnt badly: fit the anchors (rpn_head.'
+                                         'anchor_generator.scales and ratios) or the image size to the objects, as '
+                                         'tools/new_project.py does')
 
     def _check_loss(self, runner, losses: dict[str, float], data_batch) -> None:
         total = losses.get('loss', sum(losses.values()))

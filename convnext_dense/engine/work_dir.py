@@ -16,6 +16,7 @@ from ..errors import UserError, few, find_cause
 from ..utils.files import atomic_write
 
 LOCK, RECORD = '.lock', 'run.json'
+INTERRUPTED = 'interrupted.pth'  # what Ctrl-C saves; newer than any other checkpoint, for the next one removes it
 LOCK_WAIT = 10  # seconds; workers of a killed run keep its lock until they notice, within 5 s
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
 LEFT_OVER = re.compile(r'\..+\.\d+\.part(\.\w+)?|.+\.pth\.part')  # what `atomic_write` leaves when it is killed
@@ -33,6 +34,40 @@ def make_work_dir(work_dir: str | Path) -> Path:
     except OSError as error:
         raise _unwritable(work_dir, error) from error
     return Path(work_dir)
+
+
+def new_work_dir(work_dir: str, exist: str = 'new') -> str:
+    """The folder for a new run: ``work_dir``, or ``work_dir``2, 3, ... where it has a run, so that two are never mixed.
+
+    Args:
+        exist: 'new', as above, or 'stop': refuse a folder that has a run.
+
+    Raises:
+        UserError: it has one, and ``exist`` is 'stop'.
+    """
+    if not _has_run(work_dir):
+        return work_dir
+    if exist == 'stop':
+        raise UserError(f'{work_dir} has a run already: continue it with --resume, or choose another folder with '
+                        '--work-dir')
+    number = 2
+    while _has_run(f'{work_dir}{number}'):
+        number += 1
+    print_log(f'{work_dir} has a run already (--resume would continue the newest one): this one goes to '
+              f'{work_dir}{number}', logger='current', level=logging.WARNING)
+    return f'{work_dir}{number}'
+
+
+def newest_work_dir(work_dir: str) -> str:
+    """The folder of the newest run that `new_work_dir` placed: ``work_dir``, or the one with the highest number."""
+    newest, number = work_dir, 2
+    while _has_run(f'{work_dir}{number}'):
+        newest, number = f'{work_dir}{number}', number + 1
+    return newest
+
+
+def _has_run(work_dir: str) -> bool:
+    return any(file.name == RECORD or CHECKPOINT.fullmatch(file.name) for file in Path(work_dir).glob('*'))
 
 
 @contextmanager
@@ -102,14 +137,15 @@ def begin_run(work_dir: str | Path, continued: bool = False, resumed_from: str |
 def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
     """The newest checkpoint of the work dir's run to resume from, or None.
 
-    The newest readable ``epoch_N.pth`` / ``iter_N.pth`` of the run that trained there last; before it has one, the
-    file that it was resumed from. Only the structure of a file is read, not its tensors: a file that was cut off has no
-    directory of its content, which comes last. mmengine's pointer file ``last_checkpoint`` is not trusted: a killed run
-    can leave it behind or ahead.
+    The newest readable ``interrupted.pth``, ``epoch_N.pth`` or ``iter_N.pth`` of the run that trained there last;
+    before it has one, the file that it was resumed from. Only the structure of a file is read, not its tensors: a file
+    that was cut off has no directory of its content, which comes last. mmengine's pointer file ``last_checkpoint`` is
+    not trusted: a killed run can leave it behind or ahead.
     """
     record, others = _read_record(work_dir), []
     files = [file for file in Path(work_dir).glob('*.pth') if CHECKPOINT.fullmatch(file.name)]
-    for file in sorted(files, key=lambda file: int(CHECKPOINT.fullmatch(file.name)[2]), reverse=True):
+    files.sort(key=lambda file: int(CHECKPOINT.fullmatch(file.name)[2]), reverse=True)
+    for file in [*Path(work_dir).glob(INTERRUPTED), *files]:
         try:
             content = read_checkpoint(file, mmap=True)
             if record and _run_of(content) != record['run']:

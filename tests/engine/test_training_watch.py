@@ -9,6 +9,7 @@ from torch import nn
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
+from mmdet.models.task_modules.prior_generators import AnchorGenerator  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.structures import InstanceData, PixelData  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
@@ -168,3 +169,19 @@ def test_predictions_of_one_kind_only(sample, sentence, tmp_path, said):
             hook.after_val_iter(runner, 0, None, [sample])
         hook.after_val_epoch(runner, {})
     assert [re.match(re.escape(sentence), text) is not None for text in said] == [True] if sentence else said == []
+
+
+@pytest.mark.parametrize('side, warned', [(8.0, True), (40.0, False)])
+def test_few_objects_have_an_anchor(side, warned, tmp_path, said):
+    model = Model()
+    model.rpn_head = nn.Module()
+    model.rpn_head.prior_generator = AnchorGenerator(scales=[8], ratios=[1.0], strides=[4, 8])
+    runner, hook = runner_of(tmp_path, model=model), WatchTrainingHook()
+    batch = det_batch(50)
+    centres = torch.rand(50, 2) * 128
+    batch['inputs'] = [torch.zeros(3, 128, 128, dtype=torch.uint8)]
+    batch['data_samples'][0].gt_instances.bboxes = torch.cat([centres - side / 2, centres + side / 2], 1)
+    run(hook, runner, dict(loss=1.0, loss_bbox=0.5), batch, 3)
+    assert said == [], 'too few to tell'
+    run(hook, runner, dict(loss=1.0, loss_bbox=0.5), batch, 5)
+    assert [text.startswith('only 0% of the first objects have an anchor') for text in said] == [True] * warned

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from convnext_dense.engine import work_dir
-from convnext_dense.engine.work_dir import begin_run, latest_good_checkpoint, owned_work_dir
+from convnext_dense.engine.work_dir import (
+    INTERRUPTED,
+    begin_run,
+    latest_good_checkpoint,
+    new_work_dir,
+    newest_work_dir,
+    owned_work_dir,
+)
 from convnext_dense.errors import UserError
 
 
@@ -79,3 +86,28 @@ def test_without_a_record_the_newest_checkpoint_counts(tmp_path):
         if content is not None:
             (tmp_path / 'run.json').write_bytes(content)
         assert latest_good_checkpoint(tmp_path).name == 'iter_10.pth'
+
+
+def test_runs_are_never_mixed(tmp_path):
+    folder = str(tmp_path / 'run')
+    assert new_work_dir(folder) == newest_work_dir(folder) == folder
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/notes.txt').write_text('no run')
+    assert new_work_dir(folder) == folder
+    begin_run(folder)
+    with pytest.raises(UserError, match='/run has a run already: continue it with --resume'):
+        new_work_dir(folder, 'stop')
+    assert new_work_dir(folder) == f'{folder}2' and newest_work_dir(folder) == folder
+    for number in (2, 3):
+        (tmp_path / f'run{number}').mkdir()
+        save(tmp_path / f'run{number}', 'iter_1.pth')
+    assert new_work_dir(folder) == f'{folder}4' and newest_work_dir(folder) == f'{folder}3'
+
+
+def test_what_ctrl_c_saved_is_the_newest(tmp_path):
+    run = begin_run(tmp_path)
+    save(tmp_path, 'epoch_3.pth', run)
+    saved = save(tmp_path, INTERRUPTED, run)
+    assert latest_good_checkpoint(tmp_path) == saved
+    begin_run(tmp_path)
+    assert latest_good_checkpoint(tmp_path) is None

@@ -61,11 +61,18 @@ def test_a_second_run_in_the_same_work_dir(trained, tmp_path, monkeypatch):
 
 def test_resuming_leaves_an_earlier_run_alone_and_reads_once(trained, tmp_path, monkeypatch):
     """The old run of 8 iterations has iter_8.pth; the new one was stopped after its checkpoint at 4."""
-    run, work_dir = trained('seg'), tmp_path / 'run'
-    shutil.copytree(run.work_dir, work_dir)
-    arguments = [run.config, '--data-root', run.data_root, '--work-dir', work_dir, '--cfg-options']
-    must_run('train', *arguments, 'train_cfg.max_iters=4', cwd=tmp_path)
-    assert (work_dir / 'iter_8.pth').read_bytes() == run.checkpoint.read_bytes()
+    run, work_dir = trained('seg'), tmp_path / 'run2'
+    shutil.copytree(run.work_dir, tmp_path / 'run')
+    earlier = {file: file.stat().st_mtime_ns for file in (tmp_path / 'run').rglob('*')}
+    arguments = [run.config, '--data-root', run.data_root, '--work-dir', tmp_path / 'run', '--cfg-options']
+    assert 'run has a run already' in run_tool('train', '--exist', 'stop', *arguments, 'a=1', cwd=tmp_path).error
+    said = must_run('train', *arguments, 'train_cfg.max_iters=4', cwd=tmp_path).out
+    assert f'this one goes to {work_dir}' in said and (work_dir / 'iter_4.pth').is_file()
+    # the dumps are in the log file alone
+    log = next(work_dir.glob('*/*.log')).read_text()
+    assert '- Config:\n' in log and 'Hooks will be executed' in log and 'Iter(train) [1/4]' in log
+    assert '- Config:\n' not in said and 'Hooks will be executed' not in said and 'Iter(train) [1/4]' in said
+    assert len(said[:said.index('Iter(train)')].splitlines()) < 25, said
     read, load = [], torch.load
 
     def counting_load(file, *args, mmap=False, **kwargs):
@@ -75,6 +82,7 @@ def test_resuming_leaves_an_earlier_run_alone_and_reads_once(trained, tmp_path, 
     resumed = must_run('train', *arguments, 'train_cfg.max_iters=6', '--resume', cwd=tmp_path)
     assert iterations(resumed.out) == [(0, 5), (0, 6)]
     assert read == [str(work_dir / 'iter_4.pth')]
+    assert earlier == {file: file.stat().st_mtime_ns for file in (tmp_path / 'run').rglob('*')}
 
 
 @pytest.mark.slow

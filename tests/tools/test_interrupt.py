@@ -6,8 +6,24 @@ import signal
 import sys
 
 import pytest
-from tool_runs import ROOT, free_port, iterations, kill, launch, must_run, run_command, tool_command, wait_for
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from tool_runs import (
+    CHECKPOINTS,
+    ROOT,
+    differing,
+    free_port,
+    iterations,
+    kill,
+    launch,
+    must_run,
+    run_command,
+    run_tool,
+    tool_command,
+    wait_for,
+)
 
+from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.cli.running import is_interrupt, resume_command
 from convnext_dense.errors import find_cause
 
@@ -38,6 +54,69 @@ def test_interrupted_training_says_how_to_continue(trained, tmp_path):
     finished = must_run('train', *words[1:-1], f'train_cfg.max_iters={done + 2}', '--resume', cwd=tmp_path)
     assert iterations(finished.out)[-1] == (0, done + 2)
     assert iterations(finished.out)[0][1] in (done, done + 1)  # the last iteration's checkpoint may be missing
+
+
+@HOOKS.register_module()
+class CtrlCAt(Hook):
+    """Send this process SIGINT in the n-th training iteration or validation iteration, once or twice."""
+
+    def __init__(self, moment: str, number: int, times: int = 1):
+        self.moment, self.number, self.times = moment, number, times
+
+    def _count(self, moment: str) -> None:
+        self.number -= moment == self.moment
+        if moment == self.moment and self.number == 0:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def after_train_iter(self, *args, **kwargs) -> None:
+        self._count('train')
+
+    def after_val_iter(self, *args, **kwargs) -> None:
+        self._count('val')
+
+
+def interrupted(run, tmp_path, *options, **when):
+    """A run that gets Ctrl-C; returns how it ended and the arguments to resume with."""
+    config = tmp_path / 'interrupted.py'
+    config.write_text(f'_base_ = {str(run.config)!r}\ncustom_hooks = [dict(type="CtrlCAt", **{when!r})]\n')
+    arguments = ['--data-root', run.data_root, '--work-dir', tmp_path / 'run', *options]
+    return run_tool('train', config, *arguments, cwd=tmp_path), [run.config, *arguments]
+
+
+@pytest.mark.parametrize('task, epoch, done', [
+    ('det', 1, 2), pytest.param('seg', 0, 0, marks=pytest.mark.slow)])
+def test_ctrl_c_saves_first_and_the_rest_is_exact(task, epoch, done, trained, tmp_path):
+    """In iteration 6 of 8, in the middle of the second epoch: the end is that of the run that nobody interrupted."""
+    run, saved = trained(task), tmp_path / 'run/interrupted.pth'
+    ended, arguments = interrupted(run, tmp_path, moment='train', number=6)
+    assert ended.code == 130, ended.err
+    assert 'stopping after this iteration, with a checkpoint; Ctrl-C again stops at once' in ended.err
+    meta = read_checkpoint(saved)['meta']
+    assert (meta['iter'], meta['epoch'], meta['done_in_epoch']) == (6, epoch, done)
+    resumed = must_run('train', *arguments, '--resume', cwd=tmp_path)
+    assert str(saved) in resumed.out and len(iterations(resumed.out)) == 2
+    assert differing(run.checkpoint, tmp_path / 'run' / CHECKPOINTS[task][1]) == []
+    assert not saved.exists(), 'the next checkpoint replaces it'
+
+
+def test_a_second_ctrl_c_stops_at_once(trained, tmp_path):
+    ended, _ = interrupted(trained('seg'), tmp_path, moment='train', number=2, times=2)
+    assert ended.code == 130 and 'interrupted; continue with' in ended.err
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+@pytest.mark.parametrize('interval, saved', [
+    pytest.param(4, 'iter_4.pth', marks=pytest.mark.slow), (100, 'interrupted.pth')])
+def test_ctrl_c_in_a_validation(interval, saved, trained, tmp_path):
+    """The iteration is saved already, or is saved when the validation has ended."""
+    options = ['--cfg-options', f'default_hooks.checkpoint.interval={interval}',
+               'default_hooks.checkpoint.save_best=None']
+    ended, _ = interrupted(trained('seg'), tmp_path, *options, moment='val', number=1)
+    assert ended.code == 130, ended.err
+    assert [file.name for file in (tmp_path / 'run').glob('*.pth')] == [saved]
+    assert read_checkpoint(tmp_path / 'run' / saved)['meta']['iter'] == 4
+    assert ('mIoU' in ended.out) == (saved == 'interrupted.pth')
 
 
 @pytest.mark.parametrize('argv, expected', [
