@@ -21,6 +21,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='short side of the input (default: from the data)')
     parser.add_argument('--batch-size', type=int, help='images per step on one device (default: from the free memory)')
     parser.add_argument('--epochs', type=int, help='passes over the training images (default: from their number)')
+    parser.add_argument('--fit', choices=['data', 'recipe'], default='data',
+                        help='anchors, proposals and detections per image that fit the objects (data), or those of the '
+                             'recipe (default: %(default)s)')
     parser.add_argument('--device', choices=['cuda', 'cpu'], help='device to train on (default: a GPU if there is one)')
     return parser.parse_args(argv)
 
@@ -29,10 +32,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     from ..projects.choose import plan_project, write_project
     chosen = plan_project(args.data, args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
-                          args.device)
+                          args.device, args.fit == 'data')
     file = write_project(args.folder, chosen)
     print(f'{file}: ConvNeXt {chosen.arch} from {chosen.start}, {len(chosen.info.classes)} class(es), input side '
           f'{chosen.short}, {chosen.batch} images per step, {chosen.epochs} epochs = {chosen.iterations} steps')
+    for reason in chosen.reasons:
+        print(f'  {reason}')
     print('Next:')
     print(f'  {tool_line("check_dataset", file)}')
     print(f'  {tool_line("train", file)}')

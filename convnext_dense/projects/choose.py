@@ -9,20 +9,24 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..config import load_config
-from ..datasets.json_stream import stream_json
-from ..datasets.json_values import is_number
 from ..datasets.layout import DatasetInfo
 from ..errors import UserError
 from ..recipes.model_info import training_bytes
 from ..utils.files import atomic_write
 from ..utils.images import image_size
-from .plan import ASPECT, BASES, Plan
+from .anchors import fit_anchors
+from .objects import Objects, read_objects
+from .plan import ASPECT, BASES, Detector, Plan
+from .reasons import explain
 from .render import render
 
 STARTS = ('published', 'imagenet', 'random')
 SAMPLED = 500  # images whose size is read
 SHORT_SIDE = {'cuda': {'det': 800, 'seg': 512}, 'cpu': {'det': 256, 'seg': 256}}  # pixels, at most
-OBJECT_SIDE = 48  # pixels: images are enlarged until the median object has this side
+OBJECT_SIDE = 48  # pixels: images are enlarged until the median object has this side, within SHORT_SIDE
+SMALLEST = 16  # pixels: and beyond SHORT_SIDE, up to LARGEST, until it has this one
+LARGEST = {'cuda': 1344, 'cpu': 512}
+PROPOSALS_PER_OBJECT = 10  # of the image with the most objects
 # training images in all epochs together, as Penn-Fudan and CamVid needed; the fewest and the most epochs
 IMAGES_SEEN = {'det': 4100, 'seg': 7300}
 EPOCHS = (12, 100)
@@ -30,7 +34,7 @@ EPOCHS = (12, 100)
 
 def plan_project(data: str, task: str | None = None, arch: str | None = None, start: str | None = None,
                  short: int | None = None, batch: int | None = None, epochs: int | None = None,
-                 device: str | None = None) -> Plan:
+                 device: str | None = None, fit: bool = True) -> Plan:
     """Choose everything that is not given, from the data and the machine.
 
     Args:
@@ -42,6 +46,7 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
         batch: images per step; default: `batch_size`.
         epochs: default: `IMAGES_SEEN` / training images, within `EPOCHS`.
         device: 'cuda' or 'cpu' to train on; default: a GPU if there is one.
+        fit: fit anchors, proposals and detections to the objects (`fit_detector`); False keeps the recipe's.
 
     Raises:
         UserError: no converted data set, a data set for another task, no training images, or an architecture or
@@ -55,12 +60,33 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
     if task not in (None, info.task):
         raise UserError(f'--task {task}: {root / "dataset.json"} is a data set for {info.task}; leave --task out, or '
                         'convert the data again for the other task')
-    if not info.splits['train'].images:
+    count = info.splits['train'].images
+    if not count:
         raise UserError(f'{root / "dataset.json"} has no training images: convert the data again with another --split')
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    arch, start = _network(info.task, arch, start, device)
+    objects = read_objects(root / info.splits['train'].ann_file) if info.task == 'det' else None
+    own = image_side(info, root)
+    chosen = Plan(info.task, info, root, arch, start, short or input_side(own, objects, info.task, device), batch or 1,
+                  epochs or min(max(round(IMAGES_SEEN[info.task] / count), EPOCHS[0]), EPOCHS[1]),
+                  min(4, (os.cpu_count() or 1) - 1))
+    if objects is not None and len(objects.boxes):
+        objects = objects.resized(chosen.scale)
+        chosen = replace(chosen, detector=fit_detector(objects, chosen.base_detector) if fit else chosen.base_detector)
+    else:
+        objects = None
+    if not batch:
+        chosen = replace(chosen, batch=batch_size(chosen, memory_of(device)))
+    choices = dict(short=short, batch=batch, epochs=epochs, fit=not fit)
+    given = {name for name, value in choices.items() if value}
+    return replace(chosen, reasons=tuple(explain(chosen, own, objects, device, given)))
+
+
+def _network(task: str, arch: str | None, start: str | None, device: str) -> tuple[str, str]:
+    """Architecture and start, checked."""
     arch = arch or ('tiny' if device == 'cuda' else 'atto')
-    if arch not in BASES[info.task]:
-        raise UserError(f'--arch {arch}: expected one of {", ".join(BASES[info.task])}')
+    if arch not in BASES[task]:
+        raise UserError(f'--arch {arch}: expected one of {", ".join(BASES[task])}')
     start = start or ('imagenet' if arch == 'atto' else 'published')
     if start == 'published' and arch == 'atto':
         raise UserError('--start published: no detector or segmentor with atto is published; use --arch tiny, or '
@@ -70,16 +96,15 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
             raise UserError(f'--start {start}: expected {", ".join(STARTS)} or a checkpoint file; there is no such '
                             'file')
         start = str(Path(start).resolve())
-    short = short or input_side(info, root, device)
-    count = info.splits['train'].images
-    chosen = Plan(info.task, info, root, arch, start, short, batch or 1,
-                  epochs or min(max(round(IMAGES_SEEN[info.task] / count), EPOCHS[0]), EPOCHS[1]),
-                  min(4, (os.cpu_count() or 1) - 1))
-    return chosen if batch else replace(chosen, batch=batch_size(chosen, memory_of(device)))
+    return arch, start
 
 
-def input_side(info: DatasetInfo, root: Path, device: str) -> int:
-    """Short side of the input in pixels, a multiple of 32: that of the images, larger if objects are small."""
+def image_side(info: DatasetInfo, root: Path) -> float:
+    """Median short side of the training images in pixels.
+
+    Raises:
+        UserError: there is no image that can be read.
+    """
     split = info.splits['train']
     try:
         files = sorted(path for path in (root / split.img_prefix).iterdir() if path.is_file())
@@ -94,20 +119,37 @@ def input_side(info: DatasetInfo, root: Path, device: str) -> int:
             continue  # tools/check_dataset.py reports it
     if not sizes:
         raise UserError(f'{root / split.img_prefix} has no image that can be read: run tools/check_dataset.py {root}')
-    side = median(min(size) for size in sizes)
-    if info.task == 'det':
-        side *= max(1.0, OBJECT_SIDE / max(median_object_side(root / split.ann_file), 1.0))
-    return max(64, min(round(side / 32) * 32, SHORT_SIDE[device][info.task]))
+    return median(min(size) for size in sizes)
 
 
-def median_object_side(ann_file: Path) -> float:
-    """Median of sqrt(width x height) of the boxes of a COCO json, in pixels; infinite without boxes."""
-    sides = []
-    for key, annotation, _, _ in stream_json(ann_file):
-        box = annotation.get('bbox') if key == 'annotations' and isinstance(annotation, dict) else None
-        if isinstance(box, list) and len(box) == 4 and all(map(is_number, box)):  # check_dataset reports the others
-            sides.append(math.sqrt(max(box[2], 0)) * math.sqrt(max(box[3], 0)))
-    return median(sides) if sides else math.inf
+def input_side(own: float, objects: Objects | None, task: str, device: str) -> int:
+    """Short side of the input in pixels, a multiple of 32.
+
+    That of the images, or enough for a median object of `OBJECT_SIDE`, up to `SHORT_SIDE`. Where the median object is
+    under `SMALLEST` there, enough for that, up to `LARGEST`.
+    """
+    wanted, least = own, 0.0
+    if objects is not None and len(objects.boxes):
+        size = max(median(objects.sides), 1.0)
+        wanted, least = own * max(1.0, OBJECT_SIDE / size), min(own * SMALLEST / size, LARGEST[device])
+    return max(64, min(round(wanted / 32) * 32, SHORT_SIDE[device][task]), math.ceil(least / 32) * 32)
+
+
+def fit_detector(objects: Objects, base: Detector) -> Detector:
+    """Anchors by the sizes of the objects, the other numbers by how many there are in an image, at least the base's.
+
+    Args:
+        objects: in pixels of the network's input.
+    """
+    most, usual = int(objects.per_image.max()), median(objects.per_image)
+    return Detector(fit_anchors(objects),
+                    max(base.proposals, min(_up(PROPOSALS_PER_OBJECT * most, 250), 2000)),
+                    max(base.detections, min(_up(1.5 * most, 50), 1000)),
+                    max(base.rpn_samples, min(_up(4 * usual, 64), 512)))
+
+
+def _up(value: float, step: int) -> int:
+    return math.ceil(value / step) * step
 
 
 def memory_of(device: str) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..datasets.layout import DatasetInfo
 from ..recipes.metafile import find_recipe, load_recipes
+from .anchors import RECIPE, Anchors
 
 # task -> architecture -> the config to inherit: a published recipe, or, for atto, ours with ImageNet weights
 BASES = {
@@ -21,6 +22,28 @@ ASPECT = 1333 / 800  # long over short side of a detector's input, as in the pub
 
 
 @dataclass(frozen=True)
+class Detector:
+    """What a two-stage detector's settings say about the sizes and the number of objects.
+
+    Args:
+        anchors: of the RPN.
+        proposals: regions of an image that reach the box head.
+        detections: kept of an image, at most.
+        rpn_samples: anchors of an image that the RPN's loss takes. (The box head's loss keeps the base's number of
+            proposals: the mask head sees a quarter of them, and five times as many made an iteration take 2.5 times as
+            long.)
+    """
+    anchors: Anchors = RECIPE
+    proposals: int = 1000
+    detections: int = 100
+    rpn_samples: int = 256
+
+
+PUBLISHED = Detector()  # the defaults above are those of the published recipes
+SMALL = Detector(proposals=250, rpn_samples=128)  # mask-rcnn_convnext_fpn_small.py
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that the config says beyond its base.
 
@@ -34,6 +57,8 @@ class Plan:
         batch: images per step on one device.
         epochs: passes over the training images.
         workers: data loader processes.
+        detector: det: settings that follow from the objects.
+        reasons: a sentence for each choice, without any text from the data.
     """
     task: str
     info: DatasetInfo
@@ -44,6 +69,18 @@ class Plan:
     batch: int
     epochs: int
     workers: int
+    detector: Detector | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def scale(self) -> tuple[int, int]:
+        """Long and short side of a detector's input, at most, in pixels."""
+        return round(self.short * ASPECT), self.short
+
+    @property
+    def base_detector(self) -> Detector:
+        """What the inherited config says."""
+        return SMALL if self.start == 'random' else PUBLISHED
 
     @property
     def steps_per_epoch(self) -> int:

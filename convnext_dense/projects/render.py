@@ -3,9 +3,11 @@
 Every value that comes from data or from a command line is written by `literal`, and none into a comment: data never
 becomes code.
 """
+from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 
-from .plan import ASPECT, BASES, Plan, base_config
+from .plan import BASES, Plan, base_config
 
 RECIPE_BATCH = 16  # images per step in every published recipe
 WARM_UP = 100  # iterations, at most; and at most a tenth of the run
@@ -39,13 +41,19 @@ def _head(plan: Plan, work_dir: Path) -> str:
     return f'''\
 # {len(plan.info.classes)} class(es), {train.images} training and {val.images} validation images.
 # Written by tools/new_project.py; everything here may be changed.
-_base_ = {base}
+{_comment(plan.reasons)}_base_ = {base}
 
 work_dir = {literal(str(work_dir))}
 data_root = {literal(f'{plan.data_root}/')}
 classes = {_tuple(plan.info.classes)}
 palette = {_tuple([tuple(colour) for colour in plan.info.palette])}
 '''
+
+
+def _comment(reasons: tuple[str, ...]) -> str:
+    """Sentences as comment lines of at most 120 characters."""
+    lines = [line for reason in reasons for line in wrap(reason, 116, initial_indent='- ', subsequent_indent='  ')]
+    return ''.join(f'# {line}\n' for line in lines)
 
 
 def _tuple(names: list) -> str:
@@ -63,11 +71,10 @@ def _tuple(names: list) -> str:
 
 def _det_data(plan: Plan) -> str:
     train, val = plan.info.splits['train'], plan.info.splits['val']
-    scale = (round(plan.short * ASPECT), plan.short)
     load = f"dict(type='FastLoadAnnotations', with_bbox=True, with_mask={bool(plan.info.has_masks)})"
     metric = ['bbox', 'segm'] if plan.info.has_masks else ['bbox']
     return f'''
-scale = {scale}  # of the input: long and short side at most, in pixels
+scale = {plan.scale}  # of the input: long and short side at most, in pixels
 train_pipeline = [
     {_load_image(plan)},
     {load},
@@ -100,7 +107,7 @@ val_dataloader = dict(
         data_prefix=dict(img={literal(val.img_prefix)}),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + {literal(val.ann_file)}, metric={metric})
+val_evaluator = dict(ann_file=data_root + {literal(val.ann_file)}, metric={metric}{_counted(plan)})
 test_evaluator = val_evaluator
 '''
 
@@ -123,11 +130,39 @@ def _det_model(plan: Plan) -> str:
         mask_head = 'mask_head=None, mask_roi_extractor=None'  # boxes only
         kind = '' if cascade else "\n    type='FasterRCNN',"
     return f'''
-model = dict({kind}{_backbone(plan)}
+model = dict({kind}{_backbone(plan)}{_anchors(plan)}
     roi_head=dict(
         bbox_head={box_head},
-        {mask_head}))
+        {mask_head}){_limits(plan)})
 {_load_from(plan)}'''
+
+
+def _counted(plan: Plan) -> str:
+    """AP counts 100 detections an image, unless there are objects beyond that."""
+    detections = plan.detector.detections if plan.detector else 0
+    crowded = detections > 150  # 1.5 times the objects of the fullest image
+    return f',\n    proposal_nums=(1, 10, {detections})' if crowded else ''
+
+
+def _anchors(plan: Plan) -> str:
+    anchors = plan.detector and plan.detector.anchors
+    if not anchors or anchors == plan.base_detector.anchors:
+        return ''
+    return (f'\n    rpn_head=dict(anchor_generator=dict(scales={list(anchors.scales)}, '
+            f'ratios={list(anchors.ratios)})),')
+
+
+def _limits(plan: Plan) -> str:
+    """The numbers of proposals, samples and detections, where they are not the base's."""
+    chosen, base = plan.detector, plan.base_detector
+    if not chosen or replace(chosen, anchors=base.anchors) == base:
+        return ''
+    proposals = f'nms_pre={2 * chosen.proposals}, max_per_img={chosen.proposals}'
+    return f''',
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num={chosen.rpn_samples})),
+        rpn_proposal=dict({proposals})),
+    test_cfg=dict(rpn=dict({proposals}), rcnn=dict(max_per_img={chosen.detections}))'''
 
 
 def _seg_data(plan: Plan) -> str:
@@ -205,6 +240,7 @@ def _load_from(plan: Plan) -> str:
 
 
 def _schedule(plan: Plan) -> str:
+    best = ", save_best='coco/segm_mAP'" if plan.info.has_masks else ''
     warm_up = min(WARM_UP, max(1, plan.iterations // 10))
     if plan.task == 'det':
         interval = max(1, plan.epochs // 10)
@@ -225,8 +261,8 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0.0, {cosine}),
 ]
 {_optimizer(plan)}default_hooks = dict(
-    logger=dict(interval={min(50, max(1, plan.iterations // 20))}),
-    checkpoint=dict(interval={interval}, max_keep_ckpts=2))
+    logger=dict(interval={min(50, max(1, plan.steps_per_epoch // 10))}),
+    checkpoint=dict(interval={interval}, max_keep_ckpts=2{best}))
 '''
 
 

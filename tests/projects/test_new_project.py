@@ -17,7 +17,7 @@ from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.config.preflight import check_config  # noqa: E402
 from convnext_dense.datasets.layout import DatasetInfo, SplitInfo  # noqa: E402
 from convnext_dense.errors import UserError  # noqa: E402
-from convnext_dense.projects.choose import batch_size, median_object_side, plan_project, write_project  # noqa: E402
+from convnext_dense.projects.choose import batch_size, plan_project, write_project  # noqa: E402
 from convnext_dense.recipes.metafile import find_recipe  # noqa: E402
 from convnext_dense.recipes.model_info import build_on_meta  # noqa: E402
 
@@ -93,12 +93,45 @@ def test_every_head_has_the_classes_of_the_data(task, arch, start, classes, mask
 
 def test_choices_follow_the_data(tmp_path):
     data = str(make_data(tmp_path / 'data', 'det'))
-    assert median_object_side(tmp_path / 'data/annotations/instances_train.json') == pytest.approx(1200 ** 0.5)
     chosen = plan_project(data, device='cpu')
     assert (chosen.arch, chosen.start) == ('atto', 'imagenet')
     assert chosen.short == round(60 * 48 / 1200 ** 0.5 / 32) * 32  # enlarged until the median object has 48 pixels
     assert plan_project(data, device='cuda', arch='tiny').start == 'published'
     assert plan_project(data, epochs=3, batch=2, short=128).iterations == 9
+
+
+def test_a_crowd_of_tiny_objects(tmp_path):
+    """The config has what the printed sentences say, and what the user gives wins."""
+    data = make_data(tmp_path / 'data', 'det', classes=1, size=(96, 96))
+    file = data / 'annotations/instances_train.json'
+    content = json.loads(file.read_text())
+    content['annotations'] = [
+        dict(id=image * 400 + index + 1, image_id=image, category_id=1, area=36, iscrowd=0,
+             bbox=[4 * (index % 20), 4 * (index // 20), 6, 6], segmentation=[[0, 0, 6, 0, 6, 6]])
+        for image in range(6) for index in range(400)]
+    file.write_text(json.dumps(content))
+    chosen = plan_project(str(data), None, 'atto', 'random', device='cpu')
+    cfg = load_config(str(write_project(str(tmp_path / 'project'), chosen)))
+    model = cfg.model
+    generator = model.rpn_head.anchor_generator
+    assert cfg.scale == (427, 256) and max(generator.scales) * 4 < 24 and model.rpn_head.type == 'Float32RPNHead'
+    assert model.train_cfg.rpn_proposal.max_per_img == model.test_cfg.rpn.max_per_img == 2000
+    assert model.train_cfg.rpn_proposal.nms.iou_threshold == 0.7, 'the rest is inherited'
+    assert model.test_cfg.rcnn.max_per_img == 600 and cfg.val_evaluator.proposal_nums == (1, 10, 600)
+    assert cfg.default_hooks.checkpoint.save_best == 'coco/segm_mAP' and cfg.default_hooks.logger.interval == 1
+    text = (tmp_path / 'project/config.py').read_text()
+    assert len(chosen.reasons) == 6 and all(reason.split(',')[0] in text for reason in chosen.reasons), chosen.reasons
+    assert re.search('[0-9]+% of the training objects have one with an IoU of at least 0.5, 0% with the',
+                     ' '.join(chosen.reasons))
+    build_on_meta(cfg)
+    kept = plan_project(str(data), None, 'atto', 'random', 128, 2, 7, 'cpu', fit=False)
+    assert (kept.short, kept.batch, kept.epochs, kept.detector) == (128, 2, 7, kept.base_detector)
+    assert sum('as given' in reason for reason in kept.reasons) == 3
+    cfg = load_config(str(write_project(str(tmp_path / 'kept'), kept)))
+    assert cfg.model.rpn_head.anchor_generator.scales == [8] and cfg.model.test_cfg.rpn.max_per_img == 250
+    cascade = plan_project(str(data), None, 'small', 'published', 320, 1, 1, 'cpu')
+    model = load_config(str(write_project(str(tmp_path / 'cascade'), cascade))).model
+    assert len(model.train_cfg.rcnn) == 3 and model.test_cfg.rcnn.max_per_img == 600
 
 
 def test_the_batch_follows_the_memory(tmp_path):
