@@ -22,7 +22,8 @@ def keep_dumps_off_screen(logger: MMLogger) -> None:
 
 
 def _screens(logger: MMLogger) -> list[logging.Handler]:
-    return [handler for handler in logger.handlers if getattr(handler, 'stream', None) is sys.stdout]
+    return [handler for handler in logger.handlers
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)]
 
 
 def _is_for_the_screen(record: logging.LogRecord) -> bool:

@@ -19,8 +19,7 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def runner(tmp_path, monkeypatch):
+def make_runner(tmp_path, monkeypatch):
     """With a logger on a terminal; ``screen`` and ``bar`` are what was written on stdout and stderr."""
     screen, bar = Terminal(), Terminal()
     monkeypatch.setattr(sys, 'stdout', screen)
@@ -31,7 +30,8 @@ def runner(tmp_path, monkeypatch):
                            log=tmp_path / 'log')
 
 
-def test_dumps_go_to_the_log_file_until_training_begins(runner):
+def test_dumps_go_to_the_log_file_until_training_begins(tmp_path, monkeypatch):
+    runner = make_runner(tmp_path, monkeypatch)
     keep_dumps_off_screen(runner.logger)
     runner.logger.info('Config:\nmodel = dict()')
     runner.logger.info('paramwise_options -- backbone.0.weight:lr=0.1')
@@ -49,7 +49,8 @@ def test_dumps_go_to_the_log_file_until_training_begins(runner):
     assert all(text in runner.log.read_text() for text in ('Config:\nmodel', 'paramwise', 'category\nAP'))
 
 
-def test_the_bar_has_time_left_loss_and_the_best_metric(runner):
+def test_the_bar_has_time_left_loss_and_the_best_metric(tmp_path, monkeypatch):
+    runner = make_runner(tmp_path, monkeypatch)
     hook = ConsoleHook()
     hook.before_train(runner)
     for value in (0.31, 0.25):
@@ -65,7 +66,8 @@ def test_the_bar_has_time_left_loss_and_the_best_metric(runner):
     assert any(handler.stream is runner.screen for handler in runner.logger.handlers), 'put back'
 
 
-def test_no_bar_into_a_file(runner, monkeypatch):
+def test_no_bar_into_a_file(tmp_path, monkeypatch):
+    runner = make_runner(tmp_path, monkeypatch)
     monkeypatch.setattr(sys, 'stderr', io.StringIO())
     hook = ConsoleHook()
     hook.before_train(runner)
