@@ -1,4 +1,5 @@
 """Pascal VOC: an XML file per image with boxes, as LabelImg, CVAT, Roboflow and the VOC data sets have it."""
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,8 @@ from .objects import box_annotation, check_image_size, class_names, find_image, 
 from .pairs import SPLIT_NAMES, split_of
 from .source import Options, Sample, Skipped, Source, numbered
 from .xml_files import first_tag, number, read_xml
+
+FLAG = re.compile(r'\s+-?[01]$')  # behind a name in lists of one class
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _listed_splits(root: Path) -> dict[str, str]:
         for file in (root / f'ImageSets/{part}/{split}.txt' for part in ('Main', '.')):
             if file.is_file():
                 lines = file.read_text(encoding='utf-8-sig', errors='replace').splitlines()
-                splits.update({line.split()[0]: SPLIT_NAMES[split] for line in lines if line.strip()})
+                splits.update({FLAG.sub('', line.strip()): SPLIT_NAMES[split] for line in lines if line.strip()})
     return splits
 
 
