@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ONEDL := .venv-onedl
 RUN := $(BIN)/python
 
-.PHONY: demo test test-all test-slow lint smoke-onedl clean
+.PHONY: demo test test-all test-slow lint docs gallery smoke-onedl clean
 
 demo: $(VENV)/.installed
 	$(RUN) tools/demo.py
@@ -24,6 +24,14 @@ lint: $(VENV)/.done
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
+# the documentation site, into build/site; a warning, such as a broken link, is an error
+docs: $(VENV)/.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# the pictures of docs/gallery.md
+gallery: $(VENV)/.done
+	$(RUN) docs/site/gallery.py
+
 # the same package on the maintained forks, which own the same import names and so need an environment of their own
 smoke-onedl: $(ONEDL)/.done
 	$(ONEDL)/bin/python -m pytest -n 2 -m "not slow" tests/mm tests/tools tests/optim
@@ -35,7 +43,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 	touch $@
 
 $(VENV)/.done: $(VENV)/.installed
-	$(BIN)/python -m pip install --no-input -e '.[openmmlab,test]'
+	$(BIN)/python -m pip install --no-input -e '.[openmmlab,test,docs]'
 	touch $@
 
 $(ONEDL)/.done: setup.py pyproject.toml

@@ -60,9 +60,10 @@ setup(
         'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
                   'onedl-mmsegmentation>=1.4.2', *UNDECLARED],
         'hub': ['huggingface_hub>=0.23'],  # for hf-hub: checkpoints
+        'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
         'test': ['pytest>=8', 'pytest-xdist>=3', 'ruff==0.17.5', 'import-linter>=2.5', 'wheel', 'timm>=1.0',
                  'transformers>=4.56', 'tidecv>=1.0.1', 'onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18',
-                 'supervision>=0.25'],
+                 'supervision>=0.25', 'nbclient>=0.10', 'ipykernel>=6'],
     },
     entry_points={'console_scripts': ['convnext-dense=convnext_dense.cli:main']},
     cmdclass={'build_py': BuildWithConfigsAndTools},

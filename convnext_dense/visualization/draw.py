@@ -16,6 +16,7 @@ IGNORED = 255  # label of pixels that belong to no class
 HIDEABLE = ('boxes', 'masks', 'labels', 'scores')
 COLOUR_BY = ('class', 'instance')
 MAX_COVERED = 0.25  # share of an object that a tag may cover; the tags of small objects are left out instead
+CROWD = 20  # of more objects, those smaller than their tags have none
 UNREADABLE = 'cannot read {} as an image: check that the file exists and is complete'
 
 
@@ -306,9 +307,9 @@ def _write_tags(picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], co
     font, pad = load_font(size), max(2, size // 6)
     taken = np.zeros((0, 4))
     for box, text, colour in reversed(list(zip(boxes, texts, colours, strict=True))):
-        if not text:
-            continue
         wide, high = round(font.getlength(text)) + 2 * pad, size + 2 * pad
+        if not text or len(boxes) > CROWD and (box[2] - box[0]) * (box[3] - box[1]) < wide * high:
+            continue
         tag = _free_place(box, wide, high, canvas.size, taken, boxes)
         if tag is None:
             continue

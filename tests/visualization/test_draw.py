@@ -174,6 +174,9 @@ def test_tags_of_crowded_small_objects_are_left_out():
     crowd = [(x, y, x + 16, y + 16) for x in range(0, 400, 20) for y in range(0, 400, 20)]
     assert not tag_pixels(crowd).any()
     assert tag_pixels([(50, 50, 66, 66)]).any()  # a single one has room
+    spread = [(x, y, x + 16, y + 16) for x in range(20, 400, 90) for y in range(20, 400, 70)]
+    assert len(spread) > 20 and not tag_pixels(spread).any()  # thirty have room, too, but their tags hide the picture
+    assert tag_pixels([*spread[1:], (200, 30, 260, 90)]).any()  # a large one among them keeps its own
 
 
 def test_a_tag_moves_away_from_other_objects():
