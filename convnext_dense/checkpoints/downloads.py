@@ -45,12 +45,13 @@ def fetch(url: str) -> Path:
     stopped, also in a later run.
 
     Raises:
-        UserError: a malformed URL, no network, an error of the server, a broken transfer, or a file with another hash
-            than published.
+        UserError: a malformed URL, a file of the zoo that is given only to who accepted its licence, no network, an
+            error of the server, a broken transfer, or a file with another hash than published.
     """
     check_url(url)
     file = cache_path(url)
     if not file.exists():
+        check_access(url)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _download(url, file)
@@ -69,6 +70,21 @@ def check_url(url: str) -> None:
         valid = False
     if not valid or not url.isascii() or not url.isprintable() or ' ' in url:
         raise UserError(f'{url[:200]!r} is no valid URL: expected https://host/path, other characters percent-encoded')
+
+
+def check_access(url: str) -> None:
+    """Raise UserError for a file of the zoo behind a licence, unless it is in the cache.
+
+    Raises:
+        UserError: names the licence's page, what to download there, and where to put it.
+    """
+    weight = zoo.by_url(url)
+    if weight is None or weight.access is None or cache_path(url).exists():
+        return
+    file = cache_path(url)
+    raise UserError(f'{weight.name} is gated, its licence has to be accepted first: ask for access at {weight.access}, '
+                    f'download {file.name} with the link that Meta sends and put it at {file}, or accept it on the '
+                    f'Hugging Face hub, run hf auth login and name {weight.hub} instead')
 
 
 def fetch_from_hub(repository: str) -> Path:

@@ -21,7 +21,7 @@ _OUTPUT_NORM = next(row.ours for row in OFFICIAL if row.ours is not None and row
 
 
 def load_checkpoint(model: nn.Module, path: str | os.PathLike, prefix: str | None = None,
-                    complete: bool = False) -> dict:
+                    complete: bool = False, final_norm: bool = False) -> dict:
     """Load published or own weights into a model; their format is recognised.
 
     Every backbone parameter that the file's format can supply must be there with the right shape. Missing keys are
@@ -34,6 +34,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, prefix: str | Non
         path: whatever `read_checkpoint` accepts.
         prefix: take only the backbone under this prefix of the file; not needed unless a file holds several.
         complete: no missing keys are allowed (evaluation).
+        final_norm: take the file's final norm, which dense recipes leave out, as the output norm of the last stage.
+            For features that are used as they are: DINOv3 applies it to every position.
 
     Returns:
         The checkpoint as read, with ``state_dict`` in the model's own names.
@@ -41,14 +43,15 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, prefix: str | Non
     Raises:
         UserError: as `read_checkpoint`, or the weights do not fit; the model is then unchanged.
     """
-    checkpoint = fit_checkpoint(model, read_checkpoint(path), os.fspath(path), prefix, complete)
+    checkpoint = fit_checkpoint(model, read_checkpoint(path), os.fspath(path), prefix, complete,
+                                final_norm=final_norm)
     unwrap_model(model).load_state_dict(checkpoint['state_dict'])
     return checkpoint
 
 
 def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str | None = None,
                    complete: bool = False, classes: Sequence[str] = (),
-                   class_layers: Callable[[], Collection[str]] | None = None) -> dict:
+                   class_layers: Callable[[], Collection[str]] | None = None, final_norm: bool = False) -> dict:
     """The checkpoint with a ``state_dict`` that has exactly the model's names and shapes; the model is not touched.
 
     Missing keys have the model's present values. In class-dependent layers, classes that file and model have under
@@ -67,6 +70,8 @@ def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str
         raise UserError(f'{type(model).__name__} has a ConvNeXt with {own.format.name} names: only models with '
                         'convnext_dense.ConvNeXt as their backbone can be loaded here')
     source = recognise(find_state_dict(checkpoint, name), name, prefix)
+    if final_norm:
+        use_final_norm(source, name)
     plan = LoadPlan()
     match_backbone(source, own, plan)
     match_heads(unwrap_model(model), source, own, plan)
@@ -82,6 +87,18 @@ def fit_checkpoint(model: nn.Module, checkpoint: Mapping, name: str, prefix: str
     check_finite(plan.matched, name)
     log_line(name, source, len(target), plan)
     return {**checkpoint, 'state_dict': {**target, **plan.matched}}
+
+
+def use_final_norm(source: Source, name: str) -> None:
+    """Rename a file's final norm to the output norm of its last stage."""
+    norm = {key: tensor for key, tensor in source.backbone.items() if key.startswith('norm.')}
+    if not norm:
+        raise UserError(f'{name} has no final norm, which final_norm=True asks for: leave it out, or take a file of a '
+                        'classifier or of DINOv3')
+    last = len(dims_of(source.backbone)[0]) - 1
+    for key, tensor in norm.items():
+        del source.backbone[key]
+        source.backbone[key.replace('norm.', f'norm{last}.')] = tensor
 
 
 @dataclass

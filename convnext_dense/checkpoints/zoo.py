@@ -1,10 +1,11 @@
 """The zoo: all weights that the official repositories publish, by names that configs can use.
 
-Names are the official file names with the dataset spelled out: ``in1k`` or ``in22k``, ``in22k_ft_in1k`` if
-fine-tuned on ImageNet-1K after 22K, ``fcmae`` if self-supervised, then the resolution unless it is 224. ``_ema``
-marks EMA weights where plain ones are published too; the dense recipes start from the plain ones.
-Fine-tuned detectors and segmentors have the names of their recipes. Sources: tests/data/reference/
-published_weights.json and published_recipes.json, which also give resolution and accuracy.
+ConvNeXt and ConvNeXt V2, and what others trained with the same network: DINOv3 and EUPE. Names are the official file
+names with the dataset spelled out: ``in1k`` or ``in22k``, ``in22k_ft_in1k`` if fine-tuned on ImageNet-1K after 22K,
+``fcmae`` if self-supervised, then the resolution unless it is 224. ``_ema`` marks EMA weights where plain ones are
+published too; the dense recipes start from the plain ones. Fine-tuned detectors and segmentors have the names of their
+recipes. Sources: tests/data/reference/published_weights.json and published_recipes.json, which also give resolution and
+accuracy, and published_dinov3.json.
 """
 from difflib import SequenceMatcher
 from typing import NamedTuple
@@ -14,15 +15,31 @@ from ..errors import UserError
 BASE_URL = 'https://dl.fbaipublicfiles.com/convnext/'
 MIT = 'MIT (repository licence)'
 NC = 'CC-BY-NC (weights, as the repository says)'
+DINOV3_URL = 'https://dl.fbaipublicfiles.com/dinov3/'
+DINOV3 = 'DINOv3 (https://ai.meta.com/resources/models-and-libraries/dinov3-license/)'
+DINOV3_ACCESS = 'https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/'
+EUPE_URL = 'https://huggingface.co/facebook/'
+FAIR_NC = 'FAIR-NC (FAIR Noncommercial Research License)'
 
 
 class Weight(NamedTuple):
-    """A published file: name in the zoo, URL, what it is (all in official layout), licence of the weights."""
+    """A published file: name in the zoo, URL, what it is (all in official layout), licence of the weights.
+
+    ``access`` is the page on which the licence is accepted, where the URL answers only after that, and ``hub`` the
+    same weights on the Hugging Face hub, behind the same licence.
+    """
 
     name: str
     url: str
     format: str
     licence: str
+    access: str | None = None
+    hub: str | None = None
+
+    @property
+    def noncommercial(self) -> bool:
+        """Whether the licence excludes commercial use."""
+        return self.licence in (NC, FAIR_NC)
 
 
 # name, file below BASE_URL, what it is, licence. An isotropic network has one resolution: listed, since published,
@@ -95,8 +112,18 @@ _TABLE = (
     ('upernet_convnext-l-in22k_ade20k-640x640', 'ade20k/upernet_convnext_large_22k_640x640.pth', 'segmentor', MIT),
     ('upernet_convnext-xl-in22k_ade20k-640x640', 'ade20k/upernet_convnext_xlarge_22k_640x640.pth', 'segmentor', MIT),
 )
+# size, first digits of the file's sha256 (facebookresearch/dinov3, dinov3/hub/backbones.py)
+_DINOV3 = (('tiny', '21b726bb'), ('small', '296db49d'), ('base', '801f2ba9'), ('large', '61fa432d'))
 WEIGHTS = {name: Weight(name, BASE_URL + file, format, licence) for name, file, format, licence in _TABLE}
-_URLS = {weight.url for weight in WEIGHTS.values()}
+for _size, _digits in _DINOV3:
+    _name = f'dinov3_convnext_{_size}'
+    WEIGHTS[_name] = Weight(_name, f'{DINOV3_URL}{_name}/{_name}_pretrain_lvd1689m-{_digits}.pth', 'DINOv3', DINOV3,
+                            DINOV3_ACCESS, f'hf-hub:facebook/dinov3-convnext-{_size}-pretrain-lvd1689m')
+for _size in ('tiny', 'small', 'base'):
+    _file = f'EUPE-ConvNeXt-{_size[0].upper()}'
+    WEIGHTS[f'eupe_convnext_{_size}'] = Weight(
+        f'eupe_convnext_{_size}', f'{EUPE_URL}{_file}/resolve/main/{_file}.pt', 'EUPE', FAIR_NC)
+_BY_URL = {weight.url: weight for weight in WEIGHTS.values()}
 
 
 def names() -> list[str]:
@@ -106,7 +133,12 @@ def names() -> list[str]:
 
 def knows(url: str) -> bool:
     """Whether a URL is one of the zoo's."""
-    return url in _URLS
+    return url in _BY_URL
+
+
+def by_url(url: str) -> Weight | None:
+    """The weight with that URL, or None."""
+    return _BY_URL.get(url)
 
 
 def find(name: str) -> Weight:

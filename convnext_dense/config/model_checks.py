@@ -1,10 +1,13 @@
 """Checks of a model that take no training step."""
+import logging
 from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 
+from ..checkpoints import downloads, zoo
 from ..errors import UserError, few
 from ..mm import operators
 
@@ -35,6 +38,21 @@ def check_channels(cfg: Config) -> None:
                     _check_selected(where, head, widths, found)
                 else:
                     _check_all(f'{where}.in_channels', head.get('in_channels'), widths, found)
+
+
+def check_weights(cfg: Config) -> None:
+    """Check that the weights a config starts from may be downloaded, and log a licence that limits their use.
+
+    Raises:
+        UserError: they are behind a licence that has to be accepted first, and not in the cache.
+    """
+    names = [holder['backbone'].get('init_cfg') for _, holder in _holders(cfg.model, 'model')]
+    names = [init.get('checkpoint') for init in names if isinstance(init, dict)] + [cfg.get('load_from')]
+    for weight in (zoo.WEIGHTS[name] for name in names if name in zoo.WEIGHTS):
+        downloads.check_access(weight.url)
+        if weight.noncommercial:
+            print_log(f'{weight.name}: {weight.licence}, so neither these weights nor what is trained from them may be '
+                      'used commercially', logger='current', level=logging.WARNING)
 
 
 def check_operators(model: torch.nn.Module) -> None:

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from ..config import DATALOADERS
 from ..config.data_files import check_files
-from ..config.model_checks import check_channels, check_operators
+from ..config.model_checks import check_channels, check_operators, check_weights
 from ..config.preflight import (
     annotation_files,
     check_built_dataset,
@@ -182,6 +182,7 @@ def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None
         set_resume(cfg, resume)
     check_numbers(cfg)
     check_channels(cfg)
+    check_weights(cfg)
     check_config(cfg, DATALOADERS[:2])
     return cfg
 

@@ -31,6 +31,7 @@ SUBCLASSES = {
         ('METRICS', 'convnext_dense.evaluation.iou_metric'),
         ('MODELS', 'convnext_dense.segmentation.encoder_decoder'),
         ('MODELS', 'convnext_dense.segmentation.float32_loss'),
+        ('MODELS', 'convnext_dense.segmentation.linear_head'),
         ('MODELS', 'convnext_dense.segmentation.uper_head'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.loading'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.seg'),

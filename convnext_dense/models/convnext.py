@@ -75,13 +75,15 @@ class ConvNeXt(BaseModule):
         out_indices: stages (0 to 3, in order) whose feature maps are returned. Later stages are not built, so every
             parameter gets a gradient.
         frozen_stages: how many stages (0 to 4, each with the stem or downsampling before it) stay fixed and
-            in eval mode. Output norms are always trained.
+            in eval mode.
+        frozen_norms: whether the output norms stay fixed, too; they are trained otherwise, whatever is frozen.
         output_norm: whether every returned feature map has its own LayerNorm, ``norm{i}``.
         gap_before_final_norm: False; mmpretrain's True makes a classifier.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
         channels_last: return the feature maps in channels-last memory, without a copy, as our recipes do. The default
             is a contiguous copy of each for any head: some of mmdet and mmseg call ``.view`` on their input.
-        init_cfg: mmengine's; weights start as the official ones without it.
+        init_cfg: mmengine's; weights start as the official ones without it. ``Pretrained`` also takes ``final_norm``,
+            see `load_checkpoint`.
 
     Raises:
         ValueError: an argument or an input that does not fit, in one sentence.
@@ -92,7 +94,8 @@ class ConvNeXt(BaseModule):
                  linear_pw_conv: bool = True, use_grn: bool = False, drop_path_rate: float = 0.0,
                  layer_scale_init_value: float | None = None, out_indices: int | Sequence[int] = (0, 1, 2, 3),
                  frozen_stages: int = 0, output_norm: bool = True, gap_before_final_norm: bool = False,
-                 with_cp: bool = False, channels_last: bool = False, init_cfg: dict | list | None = None):
+                 with_cp: bool = False, channels_last: bool = False, frozen_norms: bool = False,
+                 init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
         self.depths, self.dims = parse_arch(arch)
         self.out_indices = parse_out_indices(out_indices)
@@ -105,6 +108,7 @@ class ConvNeXt(BaseModule):
             raise ValueError(f'frozen_stages is a number of stages, 0 to 4, got {frozen_stages}')
         self.in_channels = in_channels
         self.frozen_stages = max(frozen_stages, 0)  # -1 is how mmdet's backbones say none
+        self.frozen_norms = frozen_norms
         self.with_cp = with_cp
         self.channels_last = channels_last
         if layer_scale_init_value is None:
@@ -146,8 +150,9 @@ class ConvNeXt(BaseModule):
         return tuple(maps if self.channels_last else [x.contiguous() for x in maps])
 
     def freeze(self) -> None:
-        """Fix the parameters of the first ``frozen_stages`` stages and put them in eval mode."""
-        for part in (*self.downsample_layers[:self.frozen_stages], *self.stages[:self.frozen_stages]):
+        """Fix the parameters of the first ``frozen_stages`` stages, and of frozen norms, and put them in eval mode."""
+        norms = [getattr(self, f'norm{i}') for i in self.out_indices] if self.frozen_norms else []
+        for part in (*self.downsample_layers[:self.frozen_stages], *self.stages[:self.frozen_stages], *norms):
             part.eval()
             part.requires_grad_(False)
 
@@ -159,7 +164,8 @@ class ConvNeXt(BaseModule):
     def init_weights(self) -> None:
         """As mmengine's, but ``Pretrained`` recognises every published format (see convnext_dense.checkpoints)."""
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            load_checkpoint(self, self.init_cfg['checkpoint'], prefix=self.init_cfg.get('prefix'))
+            load_checkpoint(self, self.init_cfg['checkpoint'], prefix=self.init_cfg.get('prefix'),
+                            final_norm=self.init_cfg.get('final_norm', False))
             self._is_init = True
         else:
             super().init_weights()

@@ -13,10 +13,11 @@ def test_table_is_the_reference(reference_dir):
     recipes = json.loads((reference_dir / 'published_recipes.json').read_text())
     urls = {row['url'] for row in published} | {row[key] for row in recipes
                                                 for key in ('pretrained_url', 'finetuned_url')}
-    assert {weight.url for weight in zoo.WEIGHTS.values()} == urls
-    assert len(zoo.WEIGHTS) == len(urls)
+    official = [weight for weight in zoo.WEIGHTS.values() if not weight.name.startswith(('dinov3', 'eupe'))]
+    assert {weight.url for weight in official} == urls
+    assert len(official) == len(urls)
     licences = {row['url']: row['licence'] for row in published}
-    for weight in zoo.WEIGHTS.values():
+    for weight in official:
         assert weight.licence == licences.get(weight.url, zoo.MIT)  # the dense ones are of the V1 repository
     for recipe in recipes:
         assert zoo.find(recipe['name']).url == recipe['finetuned_url']
@@ -27,6 +28,20 @@ def test_table_is_the_reference(reference_dir):
         assert (weight.format == 'isotropic') == ('isotropic' in row['section'])
         assert weight.name.startswith('convnextv2_' if 'V2' in row['model'] else 'convnext_')
         assert str(row['resolution']) in weight.name or row['resolution'] == 224
+
+
+def test_dinov3_and_eupe_are_the_reference(reference_dir):
+    facts = json.loads((reference_dir / 'published_dinov3.json').read_text())
+    for family, licence in (('dinov3', 'DINOv3'), ('eupe', 'FAIR-NC')):
+        rows = facts[family]['weights']
+        found = [weight for weight in zoo.WEIGHTS.values() if weight.name.startswith(family)]
+        assert [weight.url for weight in found] == [row['url'] for row in rows]
+        for weight, row in zip(found, rows, strict=True):
+            assert weight.name == f'{family}_convnext_{row["size"]}' and weight.licence.split()[0] == licence
+            assert weight.hub == (f'hf-hub:{row["hub"]}' if 'hub' in row else None)
+            assert (weight.access is not None and weight.access in facts[family]['licence']) == (family == 'dinov3')
+    assert {weight.name.split('_')[0] for weight in zoo.WEIGHTS.values() if weight.noncommercial} \
+        == {'convnextv2', 'eupe'}
 
 
 def test_recipes_start_from_the_names_of_their_published_weights(reference_dir, repo_root):

@@ -4,7 +4,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from convnext_dense.config.model_checks import check_channels, check_operators
+from convnext_dense.config import model_checks
+from convnext_dense.config.model_checks import check_channels, check_operators, check_weights
 from convnext_dense.engine.runner import DenseRunner
 from convnext_dense.errors import UserError
 from convnext_dense.mm import operators
@@ -84,3 +85,27 @@ def test_a_stock_convnext_config_is_checked_too():
     cfg.model.backbone.type = 'mmpretrain.ConvNeXt'
     with pytest.raises(UserError, match=r'set it to \[40, 80, 160, 320\]'):
         check_channels(cfg)
+
+
+@pytest.mark.parametrize('key', ['backbone', 'load_from'])
+def test_gated_weights_are_named_before_training(key, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    cfg = det(dict(type='FPN', in_channels=WIDTHS))
+    check_weights(cfg)  # a file of the user
+    if key == 'load_from':
+        cfg.load_from = 'dinov3_convnext_tiny'
+    else:
+        cfg.model.backbone.init_cfg.checkpoint = 'dinov3_convnext_tiny'
+    with pytest.raises(UserError, match='dinov3_convnext_tiny is gated, its licence has to be accepted first'):
+        check_weights(cfg)
+
+
+@pytest.mark.parametrize('name, logged', [('convnextv2_atto_fcmae', 1), ('eupe_convnext_tiny', 1),
+                                          ('convnext_tiny_in1k', 0)])
+def test_noncommercial_weights_are_said_once(name, logged, monkeypatch):
+    lines = []
+    monkeypatch.setattr(model_checks, 'print_log', lambda line, **options: lines.append(line))
+    cfg = det(dict(type='FPN', in_channels=WIDTHS))
+    cfg.model.backbone.init_cfg.checkpoint = name
+    check_weights(cfg)
+    assert len(lines) == logged and all(name in line and 'commercially' in line for line in lines)

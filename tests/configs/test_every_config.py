@@ -16,6 +16,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from rows import ROOT
 
+from convnext_dense.architectures import ARCHITECTURES
 from convnext_dense.config import load_config
 from convnext_dense.recipes.model_info import build_on_meta
 
@@ -37,9 +38,8 @@ def shrink(cfg: Config) -> Config:
     model.backbone.init_cfg = None
     depth_is_full = any(word in Path(cfg.filename).stem for word in SMALL) or model.backbone.type != 'ConvNeXt'
     if not depth_is_full:
-        channels = list(model.neck.in_channels if 'neck' in model else model.decode_head.in_channels)
-        model.backbone.arch = dict(depths=[1, 1, 1, 1], channels=channels)
-        cfg.optim_wrapper.paramwise_cfg.pop('num_layers')
+        model.backbone.arch = dict(depths=[1, 1, 1, 1], channels=list(ARCHITECTURES[model.backbone.arch][1]))
+        cfg.optim_wrapper.get('paramwise_cfg', {}).pop('num_layers', None)
     if cfg.default_scope == 'mmseg':
         model.data_preprocessor.size = (HEIGHT, WIDTH)
         if model.test_cfg.mode == 'slide':
@@ -121,7 +121,7 @@ def test_builds_in_full(path):
     wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')
     wrapper.pop('dtype', None)
     groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
-    trained = [param for group in groups for param in group['params']]
+    trained = [param for group in groups for param in group['params'] if param.requires_grad]
     trainable = {id(param) for param in model.parameters() if param.requires_grad}
     assert {id(param) for param in trained} == trainable and len(trained) == len(trainable)
     from mmengine.dataset import Compose
@@ -198,7 +198,7 @@ def algorithm_of(cfg: Config) -> str:
     """First field of a config's name."""
     model = cfg.model
     head = (model.get('decode_head') or model.get('bbox_head') or {}).get('type')
-    return {'FastUPerHead': 'upernet', 'Float32Mask2FormerHead': 'mask2former', 'Float32FCNHead': 'linear',
+    return {'FastUPerHead': 'upernet', 'Float32Mask2FormerHead': 'mask2former', 'LinearHead': 'linear',
             'Float32RTMDetInsSepBNHead': 'rtmdet-ins'}.get(head) or {
         'MaskRCNN': 'mask-rcnn', 'CascadeRCNN': 'cascade-mask-rcnn'}.get(model.type) or model.type.lower()
 

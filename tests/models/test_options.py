@@ -72,6 +72,13 @@ def test_frozen_stages(frozen):
     assert net.norm0.training and grads['norm0.weight'] is not None
 
 
+def test_frozen_norms_leave_nothing_to_train():
+    net = small(frozen_stages=4, frozen_norms=True).train()
+    assert not any(param.requires_grad for param in net.parameters()) and not net.norm3.training
+    trained = {name for name, param in small(frozen_norms=True).named_parameters() if not param.requires_grad}
+    assert trained == {f'norm{i}.{name}' for i in range(4) for name in ('weight', 'bias')}
+
+
 def test_frozen_stages_do_not_drop_paths():
     net = small(frozen_stages=4, drop_path_rate=0.9).train()
     x = image(1, 3, 64, 64)
