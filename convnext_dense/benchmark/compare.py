@@ -29,8 +29,8 @@ def build_pair(cfg: Config, checkpoint: str | None, device: str) -> dict[str, Pr
     """Both stacks with the same weights: those of ``checkpoint``, or random ones whose scores are far from ties."""
     cfg = deepcopy(cfg)
     without_randomness(cfg.model)
-    ours = Predictor(cfg, checkpoint, device, score_thr=0)
-    stock = Predictor(stock_config(cfg), None, device, score_thr=0)
+    ours = Predictor(cfg, checkpoint, device, score_thr=0, fold=False)
+    stock = Predictor(stock_config(cfg), None, device, score_thr=0, fold=False)
     if checkpoint is None:
         spread_scores(ours.model)
     stock.model.load_state_dict(ours.model.state_dict())
@@ -57,6 +57,8 @@ def spread_scores(model: nn.Module) -> None:
 def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.Namespace) -> dict:
     """Median milliseconds of both sides, whole and by part, peak memory, and how far the results differ.
 
+    Prediction is as `Predictor` does it by default: ours with folded weights.
+
     Raises:
         ValueError: results differ by more than rounding explains, so a comparison would mean nothing.
     """
@@ -66,6 +68,8 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
                 return function()
         return call
 
+    trainable = predictors['ours'].model
+    predictors['ours'].fold_weights()
     whole = {side: autocast(lambda p=p: p.predict([p.load(file) for file in batch])) for side, p in predictors.items()}
     difference = check_same(*(whole[side]() for side in SIDES), exact=not args.autocast)
     latency = interleaved_medians(whole, args.rounds, 1, args.clock)
@@ -80,6 +84,7 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
                                  if any(part in found for found in rounds)} for side, rounds in seconds.items()}
     result['peak_memory_mb'] = {side: peak_memory(whole[side], args.device) / 1e6 for side in SIDES}
     if args.train:
+        predictors['ours'].model = trainable
         result |= compare_training(predictors, batch, args, autocast)
     return result
 

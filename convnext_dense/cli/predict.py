@@ -34,6 +34,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='what the colours of detections tell apart (default: %(default)s)')
     parser.add_argument('--no-pictures', action='store_true', help='write no pictures and no videos')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
+    parser.add_argument('--precision', choices=('fp32', 'bf16', 'fp16'), default='fp32',
+                        help='bf16 or fp16: mixed precision; on a CPU bf16 alone (default: %(default)s)')
+    parser.add_argument('--compile', action='store_true',
+                        help='compile backbone, neck and decode head: minutes at first, for many images of few sizes')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     args = parser.parse_intermixed_args(argv)
     models = 2 if args.model_and_inputs[0].endswith('.py') else 1
@@ -59,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     use_device(args.device)
     check_writable(os.path.join(args.out, 'predictions.json'))
     inputs = find_inputs(args.inputs, exclude=args.out)  # before the model, whose loading takes longer
-    predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options, score_thr=args.score_thr)
+    predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options, score_thr=args.score_thr,
+                          precision=args.precision, compile=args.compile)
     output = Output(args.out, predictor.classes, predictor.palette, not args.no_pictures,
                     dict(hide=args.hide, colour_by=args.colour_by))
     try:

@@ -4,6 +4,8 @@ In two-stage detectors, casting a head's outputs once is what ``force_fp32`` on 
 them comes to: ``loss``, ``get_bboxes`` and Cascade R-CNN's ``refine_bboxes``. Parameters and float32 results are those
 of mmdet's heads.
 """
+import torch
+from mmcv.cnn.bricks import wrappers
 from mmdet.models.dense_heads import (
     DINOHead,
     FCOSHead,
@@ -16,8 +18,9 @@ from mmdet.models.dense_heads import (
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..models.kernels import linear, use_fast_linear
 from ..optim.float32_losses import Float32Losses
 
 
@@ -33,6 +36,10 @@ class Float32RPNHead(RPNHead):
 
 class Float32Outputs:
     """Makes a box head return float32 scores and box deltas; comes before the head's class."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        use_fast_linear(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Scores (n, classes + 1) and box deltas (n, 4 or 4 * classes) of n RoIs in float32; None where left out."""
@@ -51,11 +58,27 @@ class Float32ConvFCBBoxHead(Float32Outputs, ConvFCBBoxHead):
 
 @MODELS.register_module()
 class Float32FCNMaskHead(FCNMaskHead):
-    """mmdet's FCNMaskHead with float32 mask logits."""
+    """mmdet's FCNMaskHead with float32 mask logits.
+
+    Where the deconvolution's stride is its kernel size, as by default, each input position gives k x k outputs of its
+    own: one matrix product. The 1x1 convolution to logits then takes its rows as they are, and only the logits, fewer
+    channels, are put in the order of pixels.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Mask logits (n, classes, 28, 28) of n RoIs in float32."""
-        return super().forward(x).float()
+        if not is_matrix_product(self.upsample) or type(self.conv_logits) not in (nn.Conv2d, wrappers.Conv2d):
+            return super().forward(x).float()
+        x = x.contiguous(memory_format=torch.channels_last)
+        for conv in self.convs:
+            x = conv(x)
+        kernel, (rois, channels, height, width) = self.upsample.kernel_size[0], x.shape
+        weight = self.upsample.weight.permute(2, 3, 1, 0).reshape(-1, channels)
+        x = linear(x.permute(0, 2, 3, 1).reshape(-1, channels), weight, self.upsample.bias.repeat(kernel ** 2))
+        x = self.relu(x).view(-1, self.upsample.out_channels)
+        x = linear(x, self.conv_logits.weight.flatten(1), self.conv_logits.bias).float()
+        x = x.view(rois, height, width, kernel, kernel, x.shape[1]).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(rois, x.shape[1], kernel * height, kernel * width)
 
 
 @MODELS.register_module()
@@ -86,3 +109,10 @@ class Float32DINOHead(Float32Losses, DINOHead):
 @MODELS.register_module()
 class Float32Mask2FormerHead(Float32Losses, Mask2FormerHead):
     """mmdet's Mask2FormerHead with matching and losses in float32, as the official code has them."""
+
+
+def is_matrix_product(layer: nn.Module | None) -> bool:
+    """Whether a layer is a deconvolution whose outputs see one input position each."""
+    return (type(layer) in (nn.ConvTranspose2d, wrappers.ConvTranspose2d)
+            and len({*layer.kernel_size, *layer.stride}) == 1 and not any((*layer.padding, *layer.output_padding))
+            and layer.groups == 1 and layer.bias is not None)

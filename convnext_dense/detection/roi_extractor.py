@@ -1,6 +1,7 @@
 """RoI features from float32 boxes and maps."""
 from collections.abc import Sequence
 
+import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
@@ -14,7 +15,8 @@ class Float32RoIExtractor(SingleRoIExtractor):
     448 px is pooled at stride 32 instead of 16, and coordinates above 1024 px become whole pixels; in bf16 those
     become multiples of 8. In float32 both extractors are the same.
 
-    A compiled mmcv, whose RoIAlign has no bf16, can train in bf16 with this one.
+    A compiled mmcv, whose RoIAlign has no bf16, can train in bf16 with this one. Without gradients nothing is added for
+    levels without an RoI; mmdet adds 0 times their sum, so that their parameters have a gradient.
     """
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
@@ -28,5 +30,19 @@ class Float32RoIExtractor(SingleRoIExtractor):
         Returns:
             (n, C, size, size) in the type of ``feats``.
         """
-        pooled = super().forward([feat.float() for feat in feats], rois.float(), roi_scale_factor)
-        return pooled.to(feats[0].dtype)
+        dtype, feats, rois = feats[0].dtype, [feat.float() for feat in feats], rois.float()
+        if torch.is_grad_enabled() or len(feats) == 1 or not len(rois):
+            return super().forward(feats, rois, roi_scale_factor).to(dtype)
+        levels = self.map_roi_levels(rois, len(feats))
+        if roi_scale_factor is not None:
+            rois = self.roi_rescale(rois, roi_scale_factor)
+        pooled = None
+        for level, (layer, feat) in enumerate(zip(self.roi_layers, feats, strict=True)):
+            index = (levels == level).nonzero()[:, 0]
+            if len(index) == len(rois):
+                return layer(feat, rois).to(dtype)
+            if len(index):
+                found = layer(feat, rois[index])
+                pooled = found.new_empty((len(rois), *found.shape[1:])) if pooled is None else pooled
+                pooled[index] = found
+        return pooled.to(dtype)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..utils.progress import progress_bar
+from ..utils.read_ahead import read_ahead
 from ..visualization.draw import read_image
 from .inputs import Input, frame_count, read_frames
 from .outputs import Output
@@ -34,14 +35,17 @@ def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output,
                   ) -> list[tuple[Input, str]]:
     """Predict every file and write its results; files that cannot be predicted are skipped.
 
+    The next batch is read while the network works on this one.
+
     Returns:
         (file, reason) of what was skipped.
     """
     skipped: list[tuple[Input, str]] = []
     total = sum(max(1, frame_count(source.path)) if source.is_video else 1 for source in inputs)
     jobs_left = _read(predictor, inputs, output.pictures, skipped)
+    batches = iter(lambda: list(islice(jobs_left, batch_size)), [])
     with progress_bar('images', total, 'image') as bar:
-        while jobs := list(islice(jobs_left, batch_size)):
+        for jobs in read_ahead(batches):
             for job, result in _predict(predictor, jobs, skipped):
                 output.add(job.source, job.frame, job.image, result)
             bar.update(len(jobs))

@@ -3,7 +3,7 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import BinaryIO
@@ -23,12 +23,15 @@ from ..checkpoints.reading import find_state_dict
 from ..config import datasets_of, load_config, value_range_of
 from ..config.runs import open_run
 from ..errors import UserError, few, first_line
+from ..models import ConvNeXt, fold_for_inference
 from ..recipes.metafile import find_recipe
+from ..utils.read_ahead import read_ahead
 from ..visualization.draw import UNREADABLE, Colour, check_readable, palette_of
 from ..visualization.predictions import instances_of
 from .arrays import to_rgb
 from .results import Detections, Segmentation
 
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 Picture = str | os.PathLike | np.ndarray | Image.Image | BinaryIO
 
 
@@ -45,23 +48,33 @@ class Predictor:
         cfg_options: ``key=value`` strings that change the config, as of the tools.
         score_thr: detections below this score are left out, 0 to 1, as with ``--score-thr`` of the command; 0 keeps
             everything that the config keeps.
+        precision: 'fp32', or 'bf16' or 'fp16' for mixed precision, as of training; fp16 needs a GPU. A CPU with bf16
+            instructions (AVX512_BF16, AMX) gains by bf16, others lose.
+        compile: compile backbone, neck and decode head with ``torch.compile``; the first image of each size then takes
+            minutes, and results are the same to float tolerance.
+        fold: fold factors, offsets and batch norms into the weights beside them (`fold_for_inference`), where the
+            backbone is ours; results are the same to float tolerance. False keeps ``model`` as the config builds it.
 
     Attributes:
+        model: the detector or segmentor of mmdet or mmseg.
         task: 'det' or 'seg'.
         classes: names, in the order of the labels: those stored in the checkpoint, else those of the config's data set.
         palette: RGB colour of every class.
         value_range: (low, high), the values that become 0 and 255 in files with more than 8 bits a value; or None.
 
     Raises:
-        UserError: no such config, run, model-zoo entry or GPU, weights that do not fit the model completely, or
-            another number of class names than the model predicts.
+        UserError: no such config, run, model-zoo entry or GPU, weights that do not fit the model completely, another
+            number of class names than the model predicts, or fp16 without a GPU.
     """
 
     def __init__(self, config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
-                 device: str = 'auto', cfg_options: list[str] | None = None, score_thr: float = 0.3):
+                 device: str = 'auto', cfg_options: list[str] | None = None, score_thr: float = 0.3,
+                 *, precision: str = 'fp32', compile: bool = False, fold: bool = True):
         if not 0 <= score_thr <= 1:
             raise UserError(f'score_thr={score_thr}: expected a score from 0 to 1')
         self.score_thr = score_thr
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
         if not isinstance(config, Config) and os.path.isdir(config):
             config, best = open_run(config)
             checkpoint = best if checkpoint is None else checkpoint
@@ -86,7 +99,11 @@ class Predictor:
                 dataset['pipeline'][:1], [dict(type='LoadImageFromNDArray')],
                 without_annotations(dataset['pipeline'][1:])))
         meta = {} if checkpoint is None else load_weights(self.model, os.fspath(checkpoint)).get('meta') or {}
-        self.model.to(choose_device(device)).eval()
+        self.model.to(self.device).eval()
+        if fold:
+            self.fold_weights()
+        if compile:
+            compile_dense_parts(self.model)
         meta = {**known, **meta.get('dataset_meta', {})}
         self.classes = tuple(meta['classes'])
         self.palette: list[Colour] = palette_of(meta, self.classes)
@@ -95,6 +112,11 @@ class Predictor:
             raise UserError(f'{cfg.filename} predicts {count} classes, but there are {len(self.classes)} class names '
                             f'({few(self.classes)}): set metainfo=dict(classes=...) of its test set to the classes of '
                             'the weights')
+
+    def fold_weights(self) -> None:
+        """Make `model` a copy of it for inference alone (`fold_for_inference`); with another backbone, do nothing."""
+        if isinstance(self.model.backbone, ConvNeXt):
+            self.model = fold_for_inference(self.model)
 
     def __call__(self, images: Picture | Sequence[Picture], batch_size: int = 1,
                  value_range: tuple[float, float] | None = None):
@@ -117,15 +139,22 @@ class Predictor:
         single = isinstance(images, str | os.PathLike | np.ndarray | Image.Image) or hasattr(images, 'read')
         images = [images] if single else list(images)
         results = []
-        for start in range(0, len(images), batch_size):
-            read = [self._read(image, value_range) for image in images[start:start + batch_size]]
-            # without a range, what is drawn on can be read from the file again
-            sources = [found['img'][..., ::-1] if name is None or self.value_range else name for name, found in read]
-            found = self.predict([self._prepare(*each) for each in read])
+        batches = self._batches(images, batch_size, value_range)
+        for sources, samples in batches if len(images) <= batch_size else read_ahead(batches):
+            found = self.predict(samples)
             for result, source in zip(found, sources, strict=True):
                 result.image = source
             results += found
         return results[0] if single else results
+
+    def _batches(self, images: Sequence[Picture], batch_size: int, value_range: tuple[float, float] | None
+                 ) -> Iterator[tuple[list, list[dict]]]:
+        """Images, as files or RGB arrays, and their samples, for `predict`, up to ``batch_size`` at a time."""
+        for start in range(0, len(images), batch_size):
+            read = [self._read(image, value_range) for image in images[start:start + batch_size]]
+            # without a range, what is drawn on can be read from the file again
+            sources = [found['img'][..., ::-1] if name is None or self.value_range else name for name, found in read]
+            yield sources, [self._prepare(*each) for each in read]
 
     def load(self, image: Picture, value_range: tuple[float, float] | None = None) -> dict:
         """One image after the config's test pipeline, for `predict`; arguments and errors as of a call."""
@@ -180,7 +209,8 @@ class Predictor:
         results = [None] * len(samples)
         for indices in by_shape.values():
             try:
-                found = self.model.test_step(pseudo_collate([samples[index] for index in indices]))
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    found = self.model.test_step(pseudo_collate([samples[index] for index in indices]))
             except ValueError as error:  # as of a backbone, for an image that is a few pixels high
                 shape = 'x'.join(map(str, reversed(samples[indices[0]]['data_samples'].ori_shape[:2])))
                 raise UserError(f'the network does not take an image of {shape} pixels ({first_line(error)}): cut or '
@@ -241,6 +271,27 @@ def choose_device(device: str) -> torch.device:
     if device.startswith('cuda') and not torch.cuda.is_available():
         raise UserError(f"device '{device}' was asked for, but torch sees no GPU: use device='cpu'")
     return torch.device(device)
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The torch type of 'fp32', 'bf16' or 'fp16'.
+
+    Raises:
+        UserError: another name, or fp16 on a CPU.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f'precision {precision!r} is unknown: expected {few(PRECISIONS)}')
+    if precision == 'fp16' and device.type == 'cpu':
+        raise UserError("precision='fp16' was asked for on a CPU, which has no fast fp16: use 'bf16', or a GPU")
+    return PRECISIONS[precision]
+
+
+def compile_dense_parts(model: nn.Module) -> None:
+    """Compile what has shapes of the image alone, in place: proposals and their heads change with every image."""
+    for name in ('backbone', 'neck', 'decode_head'):
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module):
+            part.compile()
 
 
 __all__ = ['Detections', 'Predictor', 'Segmentation', 'without_annotations']

@@ -5,6 +5,7 @@ Of a block remain depthwise convolution, normalisation, linear, GELU, (GRN's sca
 from copy import deepcopy
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .convnext import Block
 from .layers import LayerNorm2d
@@ -14,8 +15,9 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a network or of a whole detector or segmentor, for inference only, with the same results.
 
     Folded are layer scale and GRN's offset into the second pointwise layer, the block norm's scale and offset
-    into the first, and those of the norm before a downsampling convolution into it. Results agree to float
-    tolerance. The copy is in eval mode, needs no gradients and has another state dict than the original.
+    into the first, and those of the norm before a downsampling convolution into it; in neck and heads, batch norms into
+    the convolutions before them. Results agree to float tolerance. The copy is in eval mode, needs no gradients and has
+    another state dict than the original.
 
     Args:
         model: any module with `Block` of this package inside; output norms are kept.
@@ -36,6 +38,7 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
             # without padding every output sees the offset through the whole kernel
             if isinstance(norm, LayerNorm2d) and isinstance(conv, nn.Conv2d) and conv.padding == (0, 0):
                 fold_norm(norm, conv)
+        fold_batch_norm(module)
     return model
 
 
@@ -50,6 +53,25 @@ def fold_block(block: Block) -> None:
         linear.weight = frozen(linear.weight * block.gamma[:, None])
         linear.bias = frozen(linear.bias * block.gamma)
         block.gamma = None
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Fold the batch norm of a module that is built as mmcv's ConvModule into its convolution, in place.
+
+    A ConvModule has ``conv``, a norm under its ``norm_name``, and ``order``, in which it applies them.
+    """
+    conv, norm = getattr(module, 'conv', None), getattr(module, getattr(module, 'norm_name', None) or '', None)
+    if (not isinstance(conv, nn.Conv2d) or not isinstance(norm, _BatchNorm) or norm.running_mean is None
+            or tuple(module.order[:2]) != ('conv', 'norm')):
+        return
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    offset = 0 if norm.bias is None else norm.bias
+    bias = 0 if conv.bias is None else conv.bias
+    conv.bias = frozen(offset + (bias - norm.running_mean) * scale)
+    conv.weight = frozen(conv.weight * scale[:, None, None, None])
+    setattr(module, module.norm_name, nn.Identity())
+    module.efficient_conv_bn_eval_forward = None
 
 
 def fold_norm(norm: nn.LayerNorm, after: nn.Linear | nn.Conv2d) -> None:

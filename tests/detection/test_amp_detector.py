@@ -189,4 +189,6 @@ def test_float32_losses_and_state_dict_are_mmdets(name, monkeypatch):
     first, second = (Spy(model, torch.float32, monkeypatch).losses for model in (ours, stock))
     assert first.keys() == second.keys()
     for key, value in first.items():
-        assert all(map(torch.equal, as_list(value), as_list(second[key]))), key
+        # linear layers and the deconvolution of masks are other products than mmdet's: equal to float tolerance
+        for one, other in zip(as_list(value), as_list(second[key]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=0, msg=key)

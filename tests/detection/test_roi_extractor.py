@@ -96,3 +96,17 @@ def test_float32_is_mmdets_extractor():
     assert torch.equal(ours(feats, rois, roi_scale_factor=1.3), stock(feats, rois, roi_scale_factor=1.3))
     assert ours(feats, rois[:0]).shape == (0, 3, 7, 7)
     assert ours.state_dict().keys() == stock.state_dict().keys() == set()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('longest', [30, 1000])
+def test_without_gradients_it_is_mmdets_too(longest):
+    """Also where every RoI is of the first level."""
+    rois, feats = random_rois(60, 1024, longest), maps(1024, 3, torch.float32)
+    assert len(set(levels(rois))) == (1 if longest == 30 else 4)
+    ours, stock = build(channels=3), build('SingleRoIExtractor', channels=3)
+    for factor in (None, 1.3):
+        assert torch.equal(ours(feats, rois, factor), stock(feats, rois, factor))
+        feats_last = [feat.contiguous(memory_format=torch.channels_last) for feat in feats]
+        torch.testing.assert_close(ours(feats_last, rois, factor), stock(feats, rois, factor), rtol=0, atol=1e-5)
+    assert ours(feats, rois[:0]).shape == (0, 3, 7, 7)

@@ -153,11 +153,11 @@ def test_nothing_to_predict_is_one_sentence(names, expected, tiny, checkpoints, 
 def test_an_interrupt_leaves_what_was_done(tiny, checkpoints, images, tmp_path, monkeypatch):
     read, done = files.read_image, []
 
-    def read_two(path):
-        done.append(path)
+    def read_two(*args):
+        done.append(args)
         if len(done) > 2:
             raise KeyboardInterrupt
-        return read(path)
+        return read(*args)
     monkeypatch.setattr(files, 'read_image', read_two)
     finished = run_tool('predict', tiny['det'], checkpoints['det'], *images, '--out', tmp_path)
     assert finished.code == 130

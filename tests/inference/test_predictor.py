@@ -2,6 +2,7 @@
 import io
 import json
 import shutil
+import threading
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmengine.registry import MODELS, DefaultScope
 from mmseg.apis import inference_model, init_model
 from PIL import Image
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import convnext_dense
 from convnext_dense.checkpoints import zoo
@@ -18,7 +20,7 @@ from convnext_dense.checkpoints.downloads import cache_path
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.inference.arrays import to_rgb
-from convnext_dense.inference.predictor import Predictor
+from convnext_dense.inference.predictor import Predictor, choose_dtype
 from convnext_dense.recipes import metafile
 
 
@@ -36,11 +38,15 @@ def test_detections_equal_mmdet(detector, tiny, checkpoints, images):
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = init_detector(str(tiny['det']), str(checkpoints['det']), palette='coco', device='cpu')
         expected = [inference_detector(model, str(image)).pred_instances for image in images]
+    plain = Predictor(tiny['det'], checkpoints['det'], device='cpu', score_thr=0, fold=False)(images)
     found = detector(images)
     assert sum(len(result.labels) for result in found) == 20  # the tiny config keeps five an image
-    for ours, theirs, image in zip(found, expected, images, strict=True):
-        np.testing.assert_array_equal(ours.boxes, theirs.bboxes.numpy())
-        np.testing.assert_array_equal(ours.scores, theirs.scores.numpy())
+    for ours, unfolded, theirs, image in zip(found, plain, expected, images, strict=True):
+        np.testing.assert_array_equal(unfolded.boxes, theirs.bboxes.numpy())
+        np.testing.assert_array_equal(unfolded.scores, theirs.scores.numpy())
+        np.testing.assert_array_equal(unfolded.masks, theirs.masks.numpy())
+        np.testing.assert_allclose(ours.boxes, theirs.bboxes.numpy(), atol=1e-3)  # folded weights round differently
+        np.testing.assert_allclose(ours.scores, theirs.scores.numpy(), atol=1e-5)
         np.testing.assert_array_equal(ours.masks, theirs.masks.numpy())
         assert ours.masks.dtype == bool and ours.masks.any()
         assert ours.names == [('circle', 'square', 'triangle')[label] for label in theirs.labels]
@@ -57,6 +63,72 @@ def test_segmentations_equal_mmseg(segmentor, tiny, checkpoints, images):
         np.testing.assert_array_equal(ours.labels, theirs)
         assert ours.labels.dtype == np.uint8
         assert ours.classes == ('background', 'circle', 'square', 'triangle')
+
+
+def test_the_predictors_model_is_folded(detector, segmentor):
+    for predictor in (detector, segmentor):
+        assert predictor.model.backbone.stages[0][0].gamma is None
+    norms = [module for module in segmentor.model.decode_head.modules() if isinstance(module, _BatchNorm)]
+    assert not norms and segmentor.model.decode_head.fpn_bottleneck.conv.bias is not None
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_bf16_is_near_fp32(task, tiny, checkpoints, images):
+    """Limits for random weights, which lie far closer together than trained ones: see docs/speed.md."""
+    full, half = (Predictor(tiny[task], checkpoints[task], device='cpu', score_thr=0, precision=precision)
+                  for precision in ('fp32', 'bf16'))
+    seen = set()
+    half.model.backbone.register_forward_hook(lambda _, args, maps: seen.update(m.dtype for m in maps))
+    for one, other in zip(full(images), half(images), strict=True):
+        if task == 'seg':
+            assert other.labels.dtype == one.labels.dtype and (one.labels == other.labels).mean() > 0.95
+        else:
+            assert len(other) == len(one) and other.boxes.dtype == np.float32
+            np.testing.assert_allclose(other.scores, one.scores, atol=0.02)
+    assert seen <= {torch.bfloat16, torch.float32} and torch.bfloat16 in seen
+
+
+def test_precisions_that_cannot_be():
+    for precision, sentence in (('fp16', "on a CPU, which has no fast fp16: use 'bf16', or a GPU"),
+                                ('int8', "'int8' is unknown: expected fp32, bf16")):
+        with pytest.raises(UserError, match=sentence):
+            choose_dtype(precision, torch.device('cpu'))
+    assert choose_dtype('fp16', torch.device('cuda')) == torch.float16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_compiled_is_eager(task, tiny, checkpoints, images):
+    eager, compiled = (Predictor(tiny[task], checkpoints[task], device='cpu', score_thr=0, compile=compile)
+                       for compile in (False, True))
+    assert compiled.model.backbone._compiled_call_impl is not None is eager.model.backbone._compiled_call_impl
+    for one, other in zip(eager(images[:2]), compiled(images[:2]), strict=True):
+        if task == 'seg':
+            assert (one.labels == other.labels).mean() > 0.999  # but for ties
+        else:
+            np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-3)
+            np.testing.assert_allclose(other.scores, one.scores, atol=1e-5)
+            assert (other.labels == one.labels).all() and (other.masks != one.masks).mean() < 1e-3
+
+
+def test_images_are_read_ahead(detector, images, tmp_path, monkeypatch):
+    """In another thread and in order; an image that cannot be read is the error that it is alone."""
+    threads, read = [], detector._read
+    monkeypatch.setattr(detector, '_read', lambda *args: (threads.append(threading.current_thread().name),
+                                                          read(*args))[1])
+    together = detector(images)
+    assert threads == ['read-ahead_0'] * len(images)
+    for one, image in zip(together, images, strict=True):
+        np.testing.assert_array_equal(one.boxes, detector(image).boxes)
+    assert threads[len(images):] == ['MainThread'] * len(images)
+    broken = tmp_path / 'broken.png'
+    broken.write_bytes(b'no image')
+    errors = []
+    for given in (broken, [images[0], broken, images[1]]):
+        with pytest.raises(UserError) as error:
+            detector(given)
+        errors.append(str(error.value))
+    assert errors[0] == errors[1] and 'broken.png' in errors[0]
 
 
 def test_rgb_arrays_give_what_their_files_give(detector, segmentor, images):

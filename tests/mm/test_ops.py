@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from convnext_dense.benchmark import operators as comparison
 from convnext_dense.benchmark.operator_cases import FAMILIES, random_boxes, random_rois
@@ -169,18 +170,39 @@ def test_soft_nms_keeps_the_best_box_below_min_score(mmcv_ops):
 # ------------------------------------------------------------------------------------------------ RoIAlign
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 2])
-@pytest.mark.parametrize('mode', ['avg', 'max'])
-def test_roi_align_and_its_gradient_equal_a_loop(mmcv_ops, mode, ratio, aligned):
+@pytest.mark.parametrize('mode, layout', [('avg', torch.contiguous_format), ('avg', torch.channels_last),
+                                          ('max', torch.contiguous_format)], ids=['avg', 'avg-channels-last', 'max'])
+def test_roi_align_and_its_gradient_equal_a_loop(mmcv_ops, mode, layout, ratio, aligned):
     generator = torch.Generator().manual_seed(4)
     features = torch.randn(2, 3, 10, 14, generator=generator, dtype=torch.float64, requires_grad=True)
     rois = random_rois(11, 2, generator)  # two without area, some past the border
-    got = mmcv_ops.RoIAlign((2, 3), 1 / 16, ratio, mode, aligned)(features.float(), rois)
+    pool = mmcv_ops.RoIAlign((2, 3), 1 / 16, ratio, mode, aligned)
+    got = pool(features.float().contiguous(memory_format=layout), rois)
     expected = loop_roi_align(features, rois.double(), (2, 3), 1 / 16, ratio, mode, aligned)
     assert rois[:, 3:].max() > 224 and rois[:, 1:].min() < 0
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
     weight = torch.randn(got.shape, generator=generator)
     gradients = [torch.autograd.grad((result * weight).sum(), features)[0] for result in (got, expected)]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('size', [7, 14])
+def test_roi_align_of_channels_last_maps_is_torchvisions(mmcv_ops, size, aligned, monkeypatch):
+    """Many RoIs of all sizes: some as wide as a whole number of bins, some partly or wholly outside, some empty."""
+    monkeypatch.setattr('convnext_dense.mm.operators.roi_align.TAPS', 5000)  # several groups
+    generator = torch.Generator().manual_seed(6)
+    features = torch.randn(2, 5, 37, 50, generator=generator)
+    corners = torch.rand(400, 2, generator=generator) * 220 - 40
+    sides = torch.rand(400, 2, generator=generator) ** 3 * 400
+    sides[:100] = 4 * size * torch.randint(0, 4, (100, 2), generator=generator)
+    corners[:20] = torch.tensor([900.0, 30])
+    rois = torch.cat([torch.randint(0, 2, (400, 1), generator=generator), corners, corners + sides], 1)
+    pool = mmcv_ops.RoIAlign(size, 1 / 4, 0, 'avg', aligned)
+    found = pool(features.contiguous(memory_format=torch.channels_last), rois)
+    expected = torchvision.ops.roi_align(features, rois, size, 1 / 4, 0, aligned)
+    assert found.is_contiguous() and (expected == 0).any() and expected.abs().max() > 1
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize('mode', ['avg', 'max'])

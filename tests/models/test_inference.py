@@ -38,6 +38,31 @@ def test_folds_inside_a_larger_model():
     assert folded.backbone.stages[0][0].gamma is None and torch.equal(folded.head.weight, model.head.weight)
 
 
+def test_batch_norms_of_neck_and_heads_are_folded():
+    """Of mmcv's ConvModule alone, where the norm follows the convolution; other modules are left as they are."""
+    bricks = pytest.importorskip('mmcv.cnn').ConvModule
+    torch.manual_seed(0)
+    bn, gn = dict(type='SyncBN'), dict(type='GN', num_groups=2)
+    layers = [bricks(3, 8, 3, norm_cfg=bn), bricks(8, 8, 1, norm_cfg=bn, bias=True, act_cfg=None),
+              bricks(8, 8, 3, norm_cfg=dict(type='BN', affine=False)), bricks(8, 8, 3, norm_cfg=gn),
+              bricks(8, 8, 3, norm_cfg=bn, order=('norm', 'act', 'conv')), bricks(8, 8, 3),
+              bricks(8, 8, 3, norm_cfg=dict(type='BN', track_running_stats=False)),
+              nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))]
+    head = nn.Sequential(*layers).double()
+    for module in head.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
+            if module.affine:
+                nn.init.normal_(module.weight), nn.init.normal_(module.bias)
+    model = nn.ModuleDict(dict(backbone=small(), head=head)).eval()
+    folded = fold_for_inference(model)
+    x = torch.randn(2, 3, 40, 40).double()
+    assert relative_error(folded.head(x), head(x).detach()) < 1e-13
+    names = [type(layer.norm).__name__ for layer in folded.head[:7]]
+    assert names == ['Identity'] * 3 + ['GroupNorm', 'SyncBatchNorm', 'NoneType', 'BatchNorm2d']
+    assert isinstance(folded.head[7][1], nn.BatchNorm2d) and isinstance(head[0].norm, nn.SyncBatchNorm)
+
+
 def test_nothing_to_fold_is_one_clear_sentence():
     with pytest.raises(ValueError, match='ConvNeXt blocks, and Linear has none'):
         fold_for_inference(nn.Linear(2, 2))
