@@ -56,8 +56,8 @@ def fetch(url: str) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             _download(url, file)
         except OSError as error:
-            raise UserError(f'cannot download {url} ({_reason(error)}): put the file at {file} by hand, '
-                            'or try again with a network') from error
+            raise UserError(f'cannot download {url} ({_reason(error)}): put the file at {file} by hand, try again with '
+                            'a network, or do without (for a project: new_project --start random)') from error
     return file
 
 

@@ -30,7 +30,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    import torch
+
     from ..projects.choose import plan_project, write_project
+    from ..projects.timing import estimate
     chosen = plan_project(args.data, args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
                           args.device, args.fit == 'data')
     file = write_project(args.folder, chosen)
@@ -38,6 +41,9 @@ def main(argv: list[str] | None = None) -> None:
           f'{chosen.short}, {chosen.batch} images per step, {chosen.epochs} epochs = {chosen.iterations} steps')
     for reason in chosen.reasons:
         print(f'  {reason}')
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if device == 'cpu' or torch.cuda.is_available():
+        print(f'  {estimate(file, chosen, device)}')
     print('Next:')
     print(f'  {tool_line("check_dataset", file)}')
     print(f'  {tool_line("train", file)}')

@@ -24,7 +24,7 @@ STARTS = ('published', 'imagenet', 'random')
 SAMPLED = 500  # images whose size is read
 SHORT_SIDE = {'cuda': {'det': 800, 'seg': 512}, 'cpu': {'det': 256, 'seg': 256}}  # pixels, at most
 OBJECT_SIDE = 48  # pixels: images are enlarged until the median object has this side, within SHORT_SIDE
-SMALLEST = 16  # pixels: and beyond SHORT_SIDE, up to LARGEST, until it has this one
+SMALLEST = 10  # pixels: and beyond SHORT_SIDE, up to LARGEST, until it has this one
 LARGEST = {'cuda': 1344, 'cpu': 512}
 PROPOSALS_PER_OBJECT = 10  # of the image with the most objects
 # training images in all epochs together, as Penn-Fudan and CamVid needed; the fewest and the most epochs

@@ -183,7 +183,8 @@ def test_zoo_name_without_network(server, monkeypatch):
     place = os.path.join(torch.hub.get_dir(), 'checkpoints', 'convnext_tiny_22k_224.pth')
     assert str(error.value) == (
         'cannot download https://dl.fbaipublicfiles.com/convnext/convnext_tiny_22k_224.pth (Name or service not '
-        f'known): put the file at {place} by hand, or try again with a network')
+        f'known): put the file at {place} by hand, try again with a network, or do without '
+        '(for a project: new_project --start random)')
 
 
 def test_zoo_file_put_by_hand(server):

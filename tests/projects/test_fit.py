@@ -74,9 +74,10 @@ def test_the_input_grows_for_small_objects():
     large, small = make_objects(6, (60, 90)), make_objects(7, (9, 11))
     assert input_side(430, large, 'det', 'cpu') == 256  # for speed, and enough
     assert input_side(128, large, 'det', 'cpu') == 128  # never enlarged without a reason
-    assert input_side(256, small, 'det', 'cpu') > 256  # as much as the objects need
+    assert input_side(200, make_objects(8, (5, 7)), 'det', 'cpu') == 352  # as much as the objects need: 10 pixels
     assert input_side(2000, make_objects(8, (4, 6)), 'det', 'cpu') == 512
-    assert input_side(600, small, 'det', 'cuda') == 960
+    assert input_side(600, small, 'det', 'cuda') == 800
+    assert input_side(600, make_objects(8, (5, 7)), 'det', 'cuda') == 1024
     assert input_side(360, None, 'seg', 'cpu') == 256
 
 

@@ -17,6 +17,7 @@ from convnext_dense.config import load_config  # noqa: E402
 from convnext_dense.config.preflight import check_config  # noqa: E402
 from convnext_dense.datasets.layout import DatasetInfo, SplitInfo  # noqa: E402
 from convnext_dense.errors import UserError  # noqa: E402
+from convnext_dense.projects import timing  # noqa: E402
 from convnext_dense.projects.choose import batch_size, plan_project, write_project  # noqa: E402
 from convnext_dense.recipes.metafile import find_recipe  # noqa: E402
 from convnext_dense.recipes.model_info import build_on_meta  # noqa: E402
@@ -182,3 +183,27 @@ def test_a_project_trains_and_another_starts_from_it(task, tmp_path):
     said = [line for line in log.splitlines() if 'reinitialised for 2 classes instead of 3' in line]
     print(said)
     assert len(said) == 1 and ('bbox_head.fc_cls' if task == 'det' else 'decode_head.conv_seg') in said[0]
+
+
+def test_the_training_time_is_estimated(tmp_path, monkeypatch):
+    """Steps of a second each: the sentence has their number, and data that cannot be read costs no project."""
+    data = make_data(tmp_path / 'data', 'det', classes=1)
+    options = ['--start', 'random', '--arch', 'atto', '--image-size', 64, '--batch-size', 2, '--device', 'cpu']
+    said = must_run('new_project', tmp_path / 'one', '--data', data, *options).out
+    found = re.search(r'Training time: about \S+ \w+ on this machine, an estimate from steps of (\S+) seconds\.', said)
+    assert found and 0 < float(found[1]) < 60, said
+    chosen = plan_project(str(data), None, 'atto', 'random', 64, 2, 12, 'cpu')  # 36 steps, 10 validations of 6 images
+    monkeypatch.setattr(timing, 'measure_step', lambda cfg, device: 60.0)
+    assert 'about 46 minutes on this machine' in timing.estimate(tmp_path / 'one/config.py', chosen, 'cpu')
+    monkeypatch.undo()
+    for file in (data / 'train').iterdir():
+        file.write_text('no image')
+    file = write_project(str(tmp_path / 'two'), chosen)
+    assert timing.estimate(file, chosen, 'cpu').startswith('Training time: not measured (')
+
+
+@pytest.mark.parametrize('seconds, text', [
+    (0.2, '1 seconds'), (89, '89 seconds'), (91, '2 minutes'), (5399, '90 minutes'), (5401, '1.5 hours'),
+    (36000, '10 hours'), (130000, '1.5 days'), (1e6, '12 days')])
+def test_durations(seconds, text):
+    assert timing.duration(seconds) == text
