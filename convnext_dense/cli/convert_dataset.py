@@ -5,10 +5,11 @@ from pathlib import Path
 from statistics import median
 
 from ..datasets.convert import FORMATS, detect_format
-from ..datasets.convert.planning import plan_samples
+from ..datasets.convert.planning import PlannedSample, plan_samples
 from ..datasets.convert.source import Options, Source
 from ..datasets.convert.value_range import find_range
 from ..datasets.convert.writing import write_dataset
+from ..datasets.export import EXPORTS, MARKER, write_export
 from ..datasets.layout import COUNTED, INFO_FILE, DatasetInfo
 from ..errors import UserError
 from ..utils.files import PLACEMENTS, check_output
@@ -24,6 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('source', type=Path, help='folder (coco: or a json file) to read; nothing is written there')
     parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument('--from', dest='format', choices=list(FORMATS), help='format (default: detected)')
+    parser.add_argument('--to', choices=list(EXPORTS), help='write this format instead of the layout that configs read')
     parser.add_argument('--classes', help='names separated by commas, or a file of names, ids or colours')
     parser.add_argument('--ignore', nargs='+', default=[], metavar='CLASS',
                         help='class names or ids whose pixels are ignored')
@@ -42,6 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--value-range', default='percentiles', metavar='HOW',
                         help='what becomes 0 to 255 in images with more than 8 bits a value: percentiles (0.1 and 99.9 '
                              'of all values), full (smallest and largest value), or LOW,HIGH (default: %(default)s)')
+    parser.add_argument('--min-score', type=float, default=0.0, metavar='SCORE',
+                        help='predictions: leave out detections below it')
     parser.add_argument('--split', type=float, metavar='SHARE',
                         help='share of images for training, stratified by class (default: the splits of the source, '
                              'else 0.8)')
@@ -56,20 +60,34 @@ def main(argv: list[str] | None = None) -> None:
     if not args.source.exists():
         raise UserError(f'{args.source} does not exist: expected the folder of the data set to convert')
     folders = [folder for folder in (args.source, *map(Path, args.images + args.masks)) if folder.is_dir()]
-    check_output(args.out, folders, args.overwrite, INFO_FILE)
+    check_output(args.out, folders, args.overwrite, MARKER if args.to else INFO_FILE)
     name = args.format or detect_format(args.source)
     options = Options(args.classes, tuple(args.ignore), tuple(args.images), tuple(args.masks), args.unknown,
-                      args.class_map, args.id_divisor, args.components, args.boxes)
+                      args.class_map, args.id_divisor, args.components, args.boxes, args.min_score)
     source = FORMATS[name].open_source(args.source, options)
+    if source.single and not args.to:
+        raise UserError(f'{args.source} holds predictions: write them for a labelling tool with --to '
+                        f'{"|".join(EXPORTS)}')
     planned = plan_samples(source, args.split, args.seed)
-    value_range = find_range([(entry.sample.image, entry.values) for entry in planned], args.value_range, source.notes)
-    info = write_dataset(args.out, source, planned, name, args.link, value_range)
     doubtful = bool(source.questions)
     if source.task == 'det':
         describe_objects([entry.objects for entry in planned], source)
-    print_summary(args.out, info, source)
+    if args.to:
+        write_export(args.out, args.to, source, planned, args.link)
+        print(f'{args.out}: {len(planned)} images with {sum(entry.objects for entry in planned)} objects as {args.to}')
+        print_notes(source)
+    else:
+        convert(args, name, source, planned)
     if source.skipped.has_losses or doubtful:
         sys.exit(LOSSES)
+
+
+def convert(args: argparse.Namespace, name: str, source: Source, planned: list[PlannedSample]) -> None:
+    """Write the layout that configs read, and print the summary."""
+    value_range = find_range([(entry.sample.image, entry.values) for entry in planned], args.value_range, source.notes)
+    info = write_dataset(args.out, source, planned, name, args.link, value_range)
+    print_summary(args.out, info, source)
+    print(f'next: {tool_line("check_dataset", args.out)}')
 
 
 def describe_objects(counts: list[int], source: Source) -> None:
@@ -88,10 +106,14 @@ def print_summary(out: Path, info: DatasetInfo, source: Source) -> None:
     print(f'{"":{width}}  {"train":>12}  {"val":>12}\n{"images":{width}}  {train.images:12,}  {val.images:12,}')
     for name in info.classes:
         print(f'{name:{width}}  {train.counts[name]:12,}  {val.counts[name]:12,}  {COUNTED[info.task]}')
+    print_notes(source)
+
+
+def print_notes(source: Source) -> None:
+    """Print notes, questions, and what was left out."""
     for note in source.notes:
         print(f'note: {note}')
     for question in source.questions:
         print(f'question: {question}')
     for reason, (count, example) in source.skipped.reasons.items():
         print(f'left out: {count} x {reason} (first: {example})')
-    print(f'next: {tool_line("check_dataset", out)}')

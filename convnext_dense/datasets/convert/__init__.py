@@ -18,6 +18,7 @@ from . import (
     label_pngs,
     labelme,
     object_masks,
+    predictions,
     rgb_masks,
     supervisely,
     voc,
@@ -46,6 +47,7 @@ FORMATS: dict[str, Format] = {
     'cityscapes-instances': Format(cityscapes.detect_instances, cityscapes.open_instances),
     'label-pngs': Format(label_pngs.detect, label_pngs.open_source),
     'rgb-masks': Format(rgb_masks.detect, rgb_masks.open_source),
+    'predictions': Format(predictions.detect, predictions.open_source),
 }
 
 

@@ -16,14 +16,15 @@ from ...utils.files import is_inside
 from ..box_format import BoxFormat
 from ..json_stream import looks_like_coco, read_element, stream_json
 from ..json_values import is_integer, is_number
+from . import predictions
 from .file_names import find_name
 from .pairs import SPLIT_NAMES
 from .source import Options, Sample, Source
 
 
 def detect(root: Path) -> bool:
-    """A json file, or a folder of them, with images and annotations."""
-    return bool(annotation_files(root))
+    """A json file, or a folder of them, with images and annotations; those of `predict` are no data set."""
+    return any(file.name != predictions.FILE for file in annotation_files(root))
 
 
 def open_source(root: Path, options: Options) -> Source:

@@ -70,7 +70,7 @@ def plan_samples(source: Source, split: float | None, seed: int) -> list[Planned
                             for reason, (count, first) in source.skipped.reasons.items())
         raise UserError(f'no image of the source can be used: {reasons or "it has none"}')
     splits = [sample.split for sample in kept]
-    if split is not None or set(splits) != set(SPLITS):
+    if not source.single and (split is not None or set(splits) != set(SPLITS)):
         if split is None:
             source.notes.append(f'the source lacks train or val: {DEFAULT_SPLIT:.0%} are for training, seed {seed}')
         splits = stratified_split(labels, DEFAULT_SPLIT if split is None else split, seed)

@@ -53,6 +53,7 @@ class Options:
         id_divisor: instance-masks: the class id is the instance id divided by this, as in Cityscapes (1000).
         components: masks: every connected part of a value is an object.
         boxes: coco: 'xywh', or 'xyxy' for files with corners.
+        min_score: predictions: detections below it are left out.
     """
     classes: str | None = None
     ignore: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ class Options:
     id_divisor: int | None = None
     components: bool = False
     boxes: str = 'xywh'
+    min_score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Source:
         skipped: what was left out while listing the samples.
         notes: sentences for the summary.
         questions: sentences for the summary about what may be wrong.
+        single: all images belong together, and are not divided into splits.
         verify: called when every annotation has been read: adds to `notes` and `questions`, or raises a UserError.
     """
     task: str
@@ -104,6 +107,7 @@ class Source:
     skipped: Skipped = field(default_factory=Skipped)
     notes: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
+    single: bool = False
     verify: Callable[['Source'], None] | None = None
 
     @property

@@ -29,7 +29,7 @@ def write_dataset(out: Path, source: Source, planned: list[PlannedSample], sourc
         value_range: of images with more than 8 bits a value, from `find_range`.
     """
     with written_whole(out) as part:
-        write = _write_coco if source.task == 'det' else _write_labels
+        write = write_coco if source.task == 'det' else _write_labels
         palette = source.palette or [list(colour) for colour in distinct_colours(len(source.categories))]
         info = DatasetInfo(source.task, source.classes, palette, source=source_name, value_range=value_range,
                            **write(part, source, planned, link))
@@ -37,14 +37,13 @@ def write_dataset(out: Path, source: Source, planned: list[PlannedSample], sourc
     return info
 
 
-def _write_coco(root: Path, source: Source, planned: list[PlannedSample], link: str) -> dict:
-    files = {split: _CocoFile(root, split, source.categories) for split in SPLITS}
+def write_coco(root: Path, source: Source, planned: list[PlannedSample], link: str) -> dict:
+    """Write COCO json and images into a folder; returns what dataset.json says about them."""
+    splits = ('train',) if source.single else SPLITS
+    files = {split: _CocoFile(root, split, source.categories) for split in splits}
     with progress_bar('images written', len(planned), 'image') as bar:
         for entry in planned:
-            suffix = entry.sample.image.suffix.lower()
-            name = entry.name + ('.png' if suffix in REWRITTEN else suffix)
-            _put(entry.sample.image, root / entry.split / name, link, suffix in REWRITTEN)
-            files[entry.split].add(entry, name)
+            files[entry.split].add(entry, put_image(entry, root / entry.split, link).name)
             bar.update()
     splits = {split: file.close() for split, file in files.items()}
     masks, objects = (sum(values) for values in zip(*((file.masks, len(file.ids)) for file in files.values()),
@@ -53,6 +52,14 @@ def _write_coco(root: Path, source: Source, planned: list[PlannedSample], link: 
         source.notes.append(f'{objects - masks} of {objects} objects have no mask: the data set counts as boxes only, '
                             'since a mask head needs a mask of every object')
     return {'splits': splits, 'has_masks': masks == objects}
+
+
+def put_image(entry: PlannedSample, folder: Path, link: str) -> Path:
+    """Place a sample's image in a folder, GIFs as PNG; returns its path."""
+    suffix = entry.sample.image.suffix.lower()
+    target = folder / (entry.name + ('.png' if suffix in REWRITTEN else suffix))
+    _put(entry.sample.image, target, link, suffix in REWRITTEN)
+    return target
 
 
 def _put(image: Path, target: Path, link: str, rewrite: bool) -> None:
