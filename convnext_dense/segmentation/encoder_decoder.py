@@ -11,6 +11,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..utils.windows import window_starts
+
 CLASSES_TOGETHER = 32  # whose scores are at the size of the image at one time
 
 
@@ -31,20 +33,30 @@ class FastEncoderDecoder(EncoderDecoder):
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """As mmseg's: images (N, 3, H, W) to data samples with ``pred_sem_seg``, and ``seg_logits`` if kept."""
-        if not self.labels_only or data_samples is None or not self._scores_are_upsampled():
+        if not self.labels_only or data_samples is None or not self.scores_are_upsampled():
             return super().predict(inputs, data_samples)
-        if self.test_cfg.get('mode', 'whole') == 'slide':
-            size = inputs.shape[2:]
-            windows = [(place, scores) for places, crops in self._windows(inputs) for place, scores in
-                       zip(places, self.decode_head(self.extract_feat(crops)).split(len(inputs)), strict=True)]
-        else:
-            meta = data_samples[0].metainfo
-            size = tuple(meta.get('pad_shape', meta['img_shape'])[:2])  # as decode heads choose it
-            windows = [((..., slice(0, size[0]), slice(0, size[1])), self.decode_head(self.extract_feat(inputs)))]
+        size, windows = self.window_scores(inputs, data_samples[0].metainfo)
         for index, sample in enumerate(data_samples):
             of_sample = [(place, scores[index:index + 1]) for place, scores in windows]
             sample.pred_sem_seg = PixelData(data=self._label_map(of_sample, size, sample.metainfo))
         return data_samples
+
+    def window_scores(self, inputs: Tensor, meta: dict) -> tuple[tuple[int, int], list[tuple[tuple, Tensor]]]:
+        """Scores of images (N, 3, H, W) before they are upsampled.
+
+        Args:
+            meta: of the first image.
+
+        Returns:
+            (height, width) of what the windows lie in, and of each window its place, as indices of (N, C, H, W), and
+            its scores (N, classes, h, w). Whole images are one window.
+        """
+        if self.test_cfg.get('mode', 'whole') == 'slide':
+            return inputs.shape[2:], [
+                (place, scores) for places, crops in self._windows(inputs) for place, scores in
+                zip(places, self.decode_head(self.extract_feat(crops)).split(len(inputs)), strict=True)]
+        size = tuple(meta.get('pad_shape', meta['img_shape'])[:2])  # as decode heads choose it
+        return size, [((..., slice(0, size[0]), slice(0, size[1])), self.decode_head(self.extract_feat(inputs)))]
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Class scores (N, classes, H, W) of images (N, 3, H, W): the mean over all windows that see a pixel."""
@@ -69,7 +81,7 @@ class FastEncoderDecoder(EncoderDecoder):
             places = [(..., slice(y, y + crop[0]), slice(x, x + crop[1])) for y, x in corners[start:start + together]]
             yield places, torch.cat([inputs[place] for place in places])
 
-    def _scores_are_upsampled(self) -> bool:
+    def scores_are_upsampled(self) -> bool:
         """Whether the decode head only upsamples its scores, and the best of several wins."""
         head = type(self.decode_head)
         return (self.out_channels > 1 and head.predict is BaseDecodeHead.predict
@@ -114,9 +126,3 @@ class FastEncoderDecoder(EncoderDecoder):
         if scores.shape[2:] == tuple(meta['ori_shape']):  # bilinear interpolation to the same size changes nothing
             return scores
         return F.interpolate(scores, size=meta['ori_shape'], mode='bilinear', align_corners=self.align_corners)
-
-
-def window_starts(length: int, crop: int, stride: int) -> list[int]:
-    """First pixels of the windows along a side, as mmseg places them: the last one ends with the image."""
-    windows = max(length - crop + stride - 1, 0) // stride + 1
-    return [max(min(index * stride + crop, length) - crop, 0) for index in range(windows)]
