@@ -28,6 +28,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='detections below this score are neither drawn nor written (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, default=1, help='images that go through the network together')
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help='cut larger images into square tiles of this side '
+                        '(docs/large_images.md)')
+    parser.add_argument('--overlap', type=float, default=0.2, help='of neighbouring tiles, as a part of their side, 0 '
+                        'to 0.9 (default: %(default)s)')
     parser.add_argument('--hide', nargs='+', choices=HIDEABLE, default=[], metavar='PART',
                         help=f'leave out of the pictures of detections: {", ".join(HIDEABLE)}')
     parser.add_argument('--colour-by', choices=COLOUR_BY, default='class',
@@ -58,13 +62,16 @@ def main(argv: list[str] | None = None) -> None:
     from ..inference.inputs import find_inputs
     from ..inference.outputs import Output
     from ..inference.predictor import Predictor
+    from ..inference.tiling import Tiling
     from ..mm.device import use_device
     from ..utils.files import check_writable
     use_device(args.device)
+    if args.tile is not None:
+        Tiling(args.tile, args.overlap)
     check_writable(os.path.join(args.out, 'predictions.json'))
     inputs = find_inputs(args.inputs, exclude=args.out)  # before the model, whose loading takes longer
     predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options, score_thr=args.score_thr,
-                          precision=args.precision, compile=args.compile)
+                          precision=args.precision, compile=args.compile, tile=args.tile, overlap=args.overlap)
     output = Output(args.out, predictor.classes, predictor.palette, not args.no_pictures,
                     dict(hide=args.hide, colour_by=args.colour_by))
     try:

@@ -1,8 +1,10 @@
 """Evaluate a checkpoint: mAP for detection, mIoU for segmentation."""
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import UserError
+from ..utils.images import TILED_MAX_PIXELS, allow_pixels
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,6 +38,11 @@ def add_protocols(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--tta', nargs='*', type=float, metavar='RATIO',
                        help='detection: these ratios of the test scale (default: 0.5 1 1.5), each plain and flipped, '
                             'boxes and masks merged')
+    group.add_argument('--tile', type=int, metavar='PIXELS',
+                       help='cut larger images into square tiles of this side, and evaluate what is found in the whole '
+                            'image (docs/large_images.md)')
+    group.add_argument('--overlap', type=float, default=0.2, help='of neighbouring tiles, as a part of their side, 0 '
+                       'to 0.9 (default: %(default)s)')
     group.add_argument('--soft-nms', action='store_true', help='detection: soft-NMS, linear')
 
 
@@ -54,10 +61,19 @@ def apply_protocols(cfg, args: argparse.Namespace) -> None:
         protocols.use_ms_flip(cfg)
     if args.tta is not None:
         protocols.use_det_tta(cfg, args.tta or protocols.TTA_RATIOS)
+    if args.tile is not None:
+        protocols.use_tiles(cfg, args.tile, args.overlap)
+        if args.out and not args.out.endswith('.npz'):
+            raise UserError(f'--out {args.out}: with --tile, expected a name that ends in .npz')
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    with nullcontext() if args.tile is None else allow_pixels(TILED_MAX_PIXELS):
+        test(args)
+
+
+def test(args: argparse.Namespace) -> None:
     import torch
 
     from ..config import load_config

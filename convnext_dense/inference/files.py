@@ -73,7 +73,10 @@ def _read(predictor: Predictor, inputs: Sequence[Input], pictures: bool, skipped
                 for index, frame in enumerate(read_frames(source.path)):
                     yield Job(source, index, frame, predictor.load(frame))
             else:
-                image = read_image(source.path, predictor.value_range) if pictures else None
-                yield Job(source, None, image, predictor.load(source.path))
+                sample = predictor.load(source.path)
+                image = sample.get('image') if pictures else None  # one that is cut into tiles is not read twice
+                if pictures and image is None:
+                    image = read_image(source.path, predictor.value_range)
+                yield Job(source, None, image, sample)
         except UserError as error:
             skipped.append((source, str(error)))

@@ -101,7 +101,8 @@ class Output:
             picture = result.draw(image)
         else:
             picture = result.draw(image, **self.options)
-        counts = np.bincount(result.labels.ravel(), minlength=len(self.classes))
+        counts = result.counts if isinstance(result, Segmentation) else \
+            np.bincount(result.labels, minlength=len(self.classes))
         shown = [int(label) for label in np.argsort(-counts, kind='stable') if counts[label]]
         if shown or rows:
             legend = draw_legend(self.classes, self.palette, picture.shape[1], shown, rows)

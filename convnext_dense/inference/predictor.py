@@ -4,7 +4,9 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,11 +27,15 @@ from ..config.runs import open_run
 from ..errors import UserError, few, first_line
 from ..models import ConvNeXt, fold_for_inference
 from ..recipes.metafile import find_recipe
+from ..utils.images import TILED_MAX_PIXELS, OversizedImageError, allow_pixels
 from ..utils.read_ahead import read_ahead
 from ..visualization.draw import UNREADABLE, Colour, check_readable, palette_of
 from ..visualization.predictions import instances_of
 from .arrays import to_rgb
+from .protocols import without_annotations
 from .results import Detections, Segmentation
+from .tiled_model import TiledNetwork
+from .tiling import Tiling
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 Picture = str | os.PathLike | np.ndarray | Image.Image | BinaryIO
@@ -54,6 +60,8 @@ class Predictor:
             minutes, and results are the same to float tolerance.
         fold: fold factors, offsets and batch norms into the weights beside them (`fold_for_inference`), where the
             backbone is ours; results are the same to float tolerance. False keeps ``model`` as the config builds it.
+        tile: side in pixels of the tiles into which larger images are cut (docs/large_images.md); default: never.
+        overlap: of neighbouring tiles, as a part of their side, 0 to 0.9.
 
     Attributes:
         model: the detector or segmentor of mmdet or mmseg.
@@ -64,12 +72,14 @@ class Predictor:
 
     Raises:
         UserError: no such config, run, model-zoo entry or GPU, weights that do not fit the model completely, another
-            number of class names than the model predicts, or fp16 without a GPU.
+            number of class names than the model predicts, fp16 without a GPU, or tiles that cannot work.
     """
 
     def __init__(self, config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
                  device: str = 'auto', cfg_options: list[str] | None = None, score_thr: float = 0.3,
-                 *, precision: str = 'fp32', compile: bool = False, fold: bool = True):
+                 *, precision: str = 'fp32', compile: bool = False, fold: bool = True, tile: int | None = None,
+                 overlap: float = 0.2):
+        self.tiling = None if tile is None else Tiling(tile, overlap)
         if not 0 <= score_thr <= 1:
             raise UserError(f'score_thr={score_thr}: expected a score from 0 to 1')
         self.score_thr = score_thr
@@ -172,11 +182,20 @@ class Predictor:
                 return None, self._read_path(str(file), 'the file object')
         deep = image.dtype != np.uint8 if isinstance(image, np.ndarray) else image.mode[0] in 'IF'
         array = to_rgb(image, self.value_range if deep and value_range is None else value_range)
-        return None, self.read_array(dict(img=np.ascontiguousarray(array[..., ::-1]), img_id=0))  # BGR, as files are
+        return None, self.read_array(dict(img=array[..., ::-1], img_id=0))  # BGR, as files are
 
     def _read_path(self, path: str, name: str | None = None) -> dict:
         name = path if name is None else name
-        check_readable(path, name, self.value_range)
+        with nullcontext() if self.tiling is None else allow_pixels(TILED_MAX_PIXELS):
+            return self._read_allowed(path, name)
+
+    def _read_allowed(self, path: str, name: str) -> dict:
+        try:
+            check_readable(path, name, self.value_range)
+        except OversizedImageError as error:
+            if self.tiling is None:
+                raise UserError(f'{error}, or predict it in tiles (--tile 1024)') from error
+            raise
         try:
             return self.read_file(dict(img_path=path, img_id=0))
         except (OSError, AssertionError, AttributeError, ValueError, cv2.error) as error:
@@ -186,6 +205,9 @@ class Predictor:
 
     def _prepare(self, path: str | None, read: dict) -> dict:
         height, width = read['img'].shape[:2]
+        if self.tiling is not None and self.tiling.cuts(height, width):
+            return dict(image=read['img'][..., ::-1])
+        read['img'] = np.ascontiguousarray(read['img'])
         try:
             return self.prepare(read)
         except (ValueError, ZeroDivisionError, cv2.error) as error:
@@ -193,20 +215,26 @@ class Predictor:
             raise UserError(f'{name} has {width}x{height} pixels, and the test pipeline of the config fails on it '
                             f'({" ".join(str(error).split())[-150:]}): cut or pad it to another shape') from error
 
+    def _prepare_tile(self, tile: np.ndarray) -> dict:
+        return self._prepare(None, self.read_array(dict(img=tile, img_id=0)))
+
     @torch.no_grad()
     def predict(self, samples: Sequence[dict]) -> list[Detections | Segmentation]:
         """Results of samples that `load` gave.
 
         Samples of one shape go through the network together. Different shapes do not: padding to a common one would
-        change the results.
+        change the results. Images that are cut are predicted one after the other.
 
         Raises:
             UserError: the network does not take an image of this shape.
         """
         by_shape = defaultdict(list)
-        for index, sample in enumerate(samples):
-            by_shape[sample['inputs'].shape].append(index)
         results = [None] * len(samples)
+        for index, sample in enumerate(samples):
+            if 'image' in sample:
+                results[index] = self._predict_tiled(sample['image'])
+            else:
+                by_shape[sample['inputs'].shape].append(index)
         for indices in by_shape.values():
             try:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -218,6 +246,14 @@ class Predictor:
             for index, sample in zip(indices, found, strict=True):
                 results[index] = self.result(sample)
         return results
+
+    def _predict_tiled(self, image: np.ndarray) -> Detections | Segmentation:
+        network = TiledNetwork(self.model, self._prepare_tile, self.tiling, self.classes)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if self.task == 'seg':
+                return Segmentation(network.segment(image), self.classes, self.palette)
+            found = replace(network.detect(image), palette=self.palette)
+        return found[(found.scores >= self.score_thr) & np.isfinite(found.boxes).all(axis=1)]
 
     def result(self, sample) -> Detections | Segmentation:
         """The plain result of one data sample of mmdet or mmseg."""
@@ -246,11 +282,6 @@ def load_weights(model: nn.Module, path: str) -> dict:
         lines = str(error).splitlines()
         raise UserError(f'{path} does not fit the model of the config: {" ".join(lines[1:2]).strip()[:300]}') from error
     return checkpoint
-
-
-def without_annotations(pipeline: Sequence[dict]) -> list[dict]:
-    """A test pipeline without the transforms that load annotations."""
-    return [step for step in pipeline if not step['type'].endswith('Annotations')]
 
 
 def predicted_classes(model: nn.Module) -> int | None:

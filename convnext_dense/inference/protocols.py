@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
+from ..config import datasets_of
 from ..errors import UserError
 
 # mmdet's examples of DetTTAModel: (666, 400), (1333, 800) and (2000, 1200)
@@ -92,6 +93,35 @@ def use_det_tta(cfg: Config, ratios: Sequence[float] = TTA_RATIOS, flip: bool = 
     cfg.model = dict(type='InstanceTTAModel', module=cfg.model)
 
 
+def use_tiles(cfg: Config, tile: int, overlap: float) -> None:
+    """Cut images that are larger than a tile, and evaluate what is found in the whole image (`TiledModel`).
+
+    The other protocols say how a tile is tested. Ground truth is loaded without masks, which pictures then lack.
+
+    Args:
+        tile, overlap: of `tiling.Tiling`.
+
+    Raises:
+        UserError: tiles that cannot work, or a test protocol with several views.
+    """
+    from . import tiled_model  # noqa: F401  (registration)
+    from .tiling import Tiling
+    Tiling(tile, overlap)
+    if 'module' in cfg.model:
+        raise UserError('--tile goes with neither --tta nor --ms-flip, which test every image as a whole: leave one of '
+                        'them out')
+    inner = None
+    for dataset in datasets_of(cfg.test_dataloader):
+        read, *steps, pack = dataset.pipeline
+        inner = inner or without_annotations([*steps, pack])
+        annotations = [step for step in steps if step['type'].endswith('Annotations')]
+        dataset.pipeline = [read, *({**step, 'with_mask': False} if step.get('with_mask') else step
+                                    for step in annotations), pack]
+    cfg.test_dataloader.batch_size = 1
+    cfg.model = dict(type='TiledModel', module=cfg.model, pipeline=inner, scope=cfg.default_scope, tile=tile,
+                     overlap=overlap)
+
+
 def use_soft_nms(cfg: Config) -> None:
     """Lower the scores of overlapping boxes instead of suppressing them (linear soft-NMS) in the last stage.
 
@@ -114,3 +144,8 @@ def _check_task(cfg: Config, scope: str, flag: str, instead: str = '') -> None:
         raise UserError(f'{flag} is for {names[scope]}, and {cfg.filename} is for '
                         f'{names.get(cfg.get("default_scope"), "neither task")}: leave it out'
                         + (f'; {instead}' if instead else ''))
+
+
+def without_annotations(pipeline: Sequence[dict]) -> list[dict]:
+    """A test pipeline without the transforms that load annotations."""
+    return [step for step in pipeline if not step['type'].endswith('Annotations')]

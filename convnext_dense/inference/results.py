@@ -159,8 +159,10 @@ class Detections(Instances, Result):
                               bbox=[round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
                               area=round((x2 - x1) * (y2 - y1), 2))
             if self.masks is not None:
-                mask = self.masks[index]
-                annotation |= dict(segmentation=_run_lengths(mask), area=int(mask.sum()))
+                encoded = hasattr(self.masks, 'to_json')  # `EncodedMasks`
+                annotation |= dict(segmentation=self.masks.to_json(index), area=int(self.masks.areas[index])) \
+                    if encoded else dict(segmentation=_run_lengths(self.masks[index]),
+                                         area=int(self.masks[index].sum()))
             annotations.append(annotation)
         return annotations
 
@@ -171,7 +173,8 @@ class Detections(Instances, Result):
             UserError: the package supervision is not installed.
         """
         return _supervision().Detections(
-            xyxy=np.asarray(self.boxes, np.float32).reshape(-1, 4), mask=self.masks,
+            xyxy=np.asarray(self.boxes, np.float32).reshape(-1, 4),
+            mask=None if self.masks is None else np.asarray(self.masks),
             confidence=np.asarray(self.scores, np.float32), class_id=np.asarray(self.labels, int),
             data={'class_name': np.array(self.names, str)})
 
@@ -199,9 +202,15 @@ class Segmentation(Result):
         return self.labels.shape
 
     @property
+    def counts(self) -> np.ndarray:
+        """Pixels of every class, int64 (classes,)."""
+        return sum(np.bincount(self.labels[top:top + 512].ravel(), minlength=len(self.classes))[:len(self.classes)]
+                   for top in range(0, len(self.labels), 512))  # not all at once: numpy counts a copy in 64 bits
+
+    @property
     def shares(self) -> dict[str, float]:
         """Share of the image, 0 to 1, of every class that occurs, the largest first."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))[:len(self.classes)]
+        counts = self.counts
         order = np.argsort(-counts, kind='stable')
         return {self.classes[index]: float(counts[index] / self.labels.size) for index in order if counts[index]}
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from .tiling import Tiling, predict_tiles
 
-BLOCK = 128  # side in pixels of what is upsampled at one time
+BLOCK = 64  # side in pixels of what is upsampled at one time
 
 
 @dataclass
@@ -77,8 +77,7 @@ def bilinear(length: int, new_length: int, align_corners: bool = False) -> np.nd
     return matrix
 
 
-def segment_tiled(image: np.ndarray, tiling: Tiling, scores_of: Callable, classes: int, together: int = 1
-                  ) -> np.ndarray:
+def segment_tiled(image: np.ndarray, tiling: Tiling, scores_of: Callable, together: int = 1) -> np.ndarray:
     """Labels of an image: of every pixel, the class with the highest mean score over the tiles that see it.
 
     Scores of all classes at the size of the image are never in memory. A block of labels is made as soon as every tile
@@ -87,19 +86,20 @@ def segment_tiled(image: np.ndarray, tiling: Tiling, scores_of: Callable, classe
     Args:
         image: (H, W, 3), larger than one tile.
         scores_of: list of tiles to list of lists of `Scores`; those of a tile are added up.
-        classes: their number.
         together: tiles that go through `scores_of` in one call.
 
     Returns:
         (H, W), uint8; uint16 with more than 255 classes.
     """
     height, width = image.shape[:2]
-    labels = np.empty((height, width), np.uint8 if classes <= 255 else np.uint16)
+    labels = None
     ends = [dict(zip(starts, [*starts[1:], length], strict=True))
             for starts, length in ((tiling.starts(width), width), (tiling.starts(height), height))]
     pending: list[Scores] = []
     for (x, y, _, _), found in predict_tiles(image, tiling.tiles(height, width), scores_of, together):
         pending += [Scores(part.values, part.rows, part.columns, y + part.top, x + part.left) for part in found]
+        if labels is None:
+            labels = np.empty((height, width), np.uint8 if found[0].values.shape[-1] <= 255 else np.uint16)
         right, bottom = ends[0][x], ends[1][y]  # up to the next tile, which sees none of this block
         for block, index in _blocks(pending, y, x, bottom, right):
             labels[index] = block

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..evaluation.coco_data import load_ground_truth, to_coco
 from ..evaluation.coco_eval import AREAS, CocoEvaluation, evaluate
 from ..visualization.draw import Instances, draw_instances, palette_of, read_image
-from ..visualization.predictions import decode_masks, predicted_instances
+from ..visualization.predictions import encoded_masks, predicted_instances
 from .confusion import MIN_SCORE, detection_confusion
 from .error_breakdown import ErrorBreakdown, error_breakdown
 from .image_scores import ImageScore, detection_score
@@ -103,7 +103,7 @@ class DetectionResults:
                  if not item['iscrowd'] and item['category_id'] in self.category_ids]
         corners = np.array([item['bbox'] for item in found], float).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        masks = decode_masks([item['segmentation'] for item in found], (image['height'], image['width'])) \
+        masks = encoded_masks([item['segmentation'] for item in found], (image['height'], image['width'])) \
             if 'segm' in self.kinds else None
         labels = np.array([self.category_ids.index(item['category_id']) for item in found], int)
         return Instances(labels, corners, masks)

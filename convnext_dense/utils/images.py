@@ -2,12 +2,15 @@
 
 A few hundred kilobytes of PNG can hold gigabytes of pixels. PIL refuses more than `DEFAULT_MAX_PIXELS` pixels; OpenCV,
 which mmcv reads with, allows a gigapixel. `open_image` and `image_size` hold both to one limit, which the environment
-variable CONVNEXT_DENSE_MAX_PIXELS sets. PIL's own guard stays as it is.
+variable CONVNEXT_DENSE_MAX_PIXELS sets; without it, prediction in tiles takes `TILED_MAX_PIXELS`. PIL's own guard stays
+as it is.
 """
 import os
 import re
 import struct
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -17,12 +20,15 @@ from ..errors import UserError
 
 LIMIT_VARIABLE = 'CONVNEXT_DENSE_MAX_PIXELS'
 DEFAULT_MAX_PIXELS = 178_956_970  # where PIL raises DecompressionBombError: 2 x its MAX_IMAGE_PIXELS, 13377 x 13377
+TILED_MAX_PIXELS = 2 ** 30  # what OpenCV decodes, unless its own CV_IO_MAX_IMAGE_PIXELS says otherwise
 # All that both PIL and OpenCV read. Not EPS, which PIL hands to Ghostscript.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')
 # what counts as an image, wherever a folder is searched or a file is named
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
 TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF
 MAX_PAGES = 10_000  # counted of a TIFF; its list of pages may be circular
+
+_without_variable: ContextVar[int | None] = ContextVar('max_pixels', default=None)
 
 
 class OversizedImageError(UserError):
@@ -50,18 +56,29 @@ class ImageHeader:
 
 
 def max_pixels() -> int:
-    """The largest width x height that is decoded: CONVNEXT_DENSE_MAX_PIXELS, or `DEFAULT_MAX_PIXELS`.
+    """The largest width x height that is decoded: CONVNEXT_DENSE_MAX_PIXELS, or `DEFAULT_MAX_PIXELS`,
+    or what `allow_pixels` says.
 
     Raises:
         UserError: the variable is not a positive integer.
     """
     text = os.environ.get(LIMIT_VARIABLE, '').strip()
     if not text:
-        return DEFAULT_MAX_PIXELS
+        return _without_variable.get() or DEFAULT_MAX_PIXELS
     if not re.fullmatch(r'[0-9_]{1,18}', text) or int(text.strip('_') or 0) < 1:
         raise UserError(f'{LIMIT_VARIABLE}={text}: expected a positive integer, the largest number of pixels of an '
                         'image')
     return int(text)
+
+
+@contextmanager
+def allow_pixels(number: int) -> Iterator[None]:
+    """Another limit in this thread and processes forked from it, unless CONVNEXT_DENSE_MAX_PIXELS sets one."""
+    token = _without_variable.set(number)
+    try:
+        yield
+    finally:
+        _without_variable.reset(token)
 
 
 def open_image(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | None = None) -> Image.Image:

@@ -4,6 +4,7 @@ A mask is the lengths of runs of zeros and ones in turn, zeros first, down the c
 it, it is a dict of ``size`` (height, width) and ``counts`` (bytes).
 """
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -88,7 +89,7 @@ class EncodedMasks(Sequence):
     def shape(self) -> tuple[int, int, int]:
         return (len(self), *self.size)
 
-    @property
+    @cached_property
     def areas(self) -> np.ndarray:
         """Pixels of each mask, int64 (N,)."""
         return coco_mask.area(self.rles).astype(np.int64) if self.rles else np.zeros(0, np.int64)
@@ -110,6 +111,12 @@ class EncodedMasks(Sequence):
             target[:] = mask
         return masks if dtype is None else masks.astype(dtype)
 
+    def to_json(self, index: int) -> dict:
+        """The run lengths of a mask as json can write them."""
+        counts = self.rles[index]['counts']
+        return dict(size=[int(side) for side in self.size],
+                    counts=counts if isinstance(counts, str) else counts.decode('ascii'))
+
     def reduced(self, factor: int) -> 'EncodedMasks':
         """Every `factor`-th row and column, from the first on."""
         size = tuple(-(-side // factor) for side in self.size)
@@ -121,10 +128,16 @@ class EncodedMasks(Sequence):
         return EncodedMasks(reduced, size)
 
 
+def crops(masks: np.ndarray | EncodedMasks) -> Iterator[Crop]:
+    """The parts that have ones, of masks (N, H, W) or `EncodedMasks`."""
+    if isinstance(masks, EncodedMasks):
+        yield from map(decode_crop, masks.rles)
+        return
+    for mask in masks:
+        left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+        yield Crop(top, left, mask[top:top + high, left:left + wide])
+
+
 def encode_masks(masks: np.ndarray, top: int, left: int, size: tuple[int, int]) -> list[dict]:
     """Run lengths of masks (N, h, w), each given by the same part of an image of that size."""
-    encoded = []
-    for mask in masks:
-        x, y, wide, high = cv2.boundingRect(mask.astype(np.uint8))
-        encoded.append(encode_crop(mask[y:y + high, x:x + wide], top + y, left + x, size))
-    return encoded
+    return [encode_crop(crop.pixels, top + crop.top, left + crop.left, size) for crop in crops(masks)]

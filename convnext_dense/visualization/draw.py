@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UserError, few
 from ..utils.image_values import ValueRange, check_values, read_bgr
+from ..utils.images import TILED_MAX_PIXELS, allow_pixels
+from ..utils.run_lengths import EncodedMasks, crops
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # label of pixels that belong to no class
@@ -17,6 +19,8 @@ HIDEABLE = ('boxes', 'masks', 'labels', 'scores')
 COLOUR_BY = ('class', 'instance')
 MAX_COVERED = 0.25  # share of an object that a tag may cover; the tags of small objects are left out instead
 CROWD = 20  # of more objects, those smaller than their tags have none
+ROWS_TOGETHER = 512  # blended at one time
+MAX_SIDE = 8192  # of a picture, in pixels; larger images are reduced
 UNREADABLE = 'cannot read {} as an image: check that the file exists and is complete'
 
 
@@ -27,12 +31,12 @@ class Instances:
     Args:
         labels: int (N,), indices into a list of class names.
         boxes: float (N, 4), x1 y1 x2 y2 in pixels of the image, or None.
-        masks: bool (N, H, W), or None.
+        masks: bool (N, H, W), `EncodedMasks`, or None.
         scores: float (N,) from 0 to 1, or None for annotations.
     """
     labels: np.ndarray
     boxes: np.ndarray | None = None
-    masks: np.ndarray | None = None
+    masks: np.ndarray | EncodedMasks | None = None
     scores: np.ndarray | None = None
 
     def above(self, score: float) -> 'Instances':
@@ -58,21 +62,22 @@ def read_image(path, value_range: ValueRange | None = None) -> np.ndarray:
         value_range: (low, high), which become 0 and 255 where a value has more than 8 bits (`utils.image_values`).
 
     Raises:
-        UserError: the file is missing, no image, has more pixels than `utils.images.max_pixels`, several pages, or more
+        UserError: the file is missing, no image, has more pixels than can be predicted in tiles, several pages, or more
             than 8 bits a value and there is no range.
     """
-    check_readable(path, value_range=value_range)
-    image = read_bgr(Path(path).read_bytes(), path, value_range)
+    with allow_pixels(TILED_MAX_PIXELS):
+        check_readable(path, value_range=value_range)
+        image = read_bgr(Path(path).read_bytes(), path, value_range)
     if image is None:
         raise UserError(UNREADABLE.format(path))
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)  # in place: it may be large
 
 
 def check_readable(path, name: str | None = None, value_range: ValueRange | None = None) -> tuple[int, int]:
     """Width and height of an image file, from its header; errors call it `name`, by default its path.
 
     Raises:
-        UserError: as of `read_image`, without decoding the image.
+        UserError: as of `read_image`, without decoding the image, or it has more pixels than `utils.images.max_pixels`.
     """
     name = path if name is None else name
     try:
@@ -104,7 +109,7 @@ def palette_of(metainfo: Mapping, classes: Sequence[str]) -> list[Colour]:
 
 def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[str],
                    palette: Sequence[Colour] | None = None, min_score: float = 0.3, min_side: int = 480,
-                   hide: Collection[str] = (), colour_by: str = 'class') -> np.ndarray:
+                   hide: Collection[str] = (), colour_by: str = 'class', max_side: int = MAX_SIDE) -> np.ndarray:
     """Draw masks, outlines, boxes, class names and scores over an image.
 
     A name or score that would cover objects is left out; so are the names of several objects of an only class.
@@ -116,11 +121,12 @@ def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[st
         palette: one colour per class.
         min_score: predictions below it are left out.
         min_side: a smaller image is enlarged by a whole factor until its shorter side reaches this.
+        max_side: a larger image is reduced by a whole factor until its longer side is at most this.
         hide: what is left out, of 'boxes', 'masks', 'labels' (class names) and 'scores'.
         colour_by: 'class', or 'instance' for another colour for every object, most different for neighbouring scores.
 
     Returns:
-        The picture, (k H, k W, 3).
+        The picture, (k H, k W, 3) or (H / k, W / k, 3).
 
     Raises:
         UserError: another word in `hide` or `colour_by`.
@@ -128,14 +134,15 @@ def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[st
     _check_words(hide, colour_by)
     palette = palette or distinct_colours(len(classes))
     instances = instances.above(min_score)
+    image, instances = _within(image, instances, max_side)
     factor = enlargement(image, min_side)
     picture = enlarge(image, factor)
     width = line_width(picture)
     colours = [palette[label] for label in instances.labels] if colour_by == 'class' else \
         distinct_colours(len(instances.labels))
     if instances.masks is not None and 'masks' not in hide:
-        for mask, colour in zip(instances.masks, colours, strict=True):
-            _paint_mask(picture, enlarge(mask.astype(np.uint8), factor), colour, width)
+        for (top, left, mask), colour in zip(crops(instances.masks), colours, strict=True):
+            _paint_mask(picture[top * factor:, left * factor:], enlarge(mask.astype(np.uint8), factor), colour, width)
     if instances.boxes is None:
         return picture
     boxes = np.asarray(instances.boxes) * factor
@@ -173,20 +180,27 @@ def _tags(instances: Instances, classes: Sequence[str], hide: Collection[str]) -
 
 
 def draw_segmentation(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], opacity: float = 0.6,
-                      min_side: int = 480) -> np.ndarray:
+                      min_side: int = 480, max_side: int = MAX_SIDE) -> np.ndarray:
     """Blend the class colours of a label map (H, W) over an image; pixels labelled 255 (in uint8) stay as they are.
 
-    The image shows through in grey, so that a colour always means its class.
+    The image shows through in grey, so that a colour always means its class. Of an image with a side beyond `max_side`,
+    every k-th pixel's label is shown.
     """
     if labels.shape != image.shape[:2]:
         raise ValueError(f'label map of shape {labels.shape} does not fit an image of shape {image.shape}')
+    factor = reduction(image, max_side)
+    image, labels = reduce(image, factor), labels[::factor, ::factor]
     table = np.zeros((max(256, len(palette)), 3), np.float32)
     table[:len(palette)] = palette
-    ignored = (labels == IGNORED) & (labels.dtype == np.uint8)  # with more than 255 classes it is one of them
-    weight = np.where(ignored, 0.0, opacity)[..., None]
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    blended = np.where(weight > 0, grey * (1 - weight) + table[labels] * weight, image)
-    return enlarge(np.rint(blended).astype(np.uint8), enlargement(image, min_side))
+    picture = np.empty_like(image)
+    for top in range(0, len(image), ROWS_TOGETHER):
+        rows = slice(top, top + ROWS_TOGETHER)
+        ignored = (labels[rows] == IGNORED) & (labels.dtype == np.uint8)  # with more than 255 classes it is one of them
+        weight = np.where(ignored, 0.0, opacity)[..., None]
+        grey = cv2.cvtColor(cv2.cvtColor(image[rows], cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        blended = np.where(weight > 0, grey * (1 - weight) + table[labels[rows]] * weight, image[rows])
+        picture[rows] = np.rint(blended)
+    return enlarge(picture, enlargement(image, min_side))
 
 
 def draw_legend(classes: Sequence[str], palette: Sequence[Colour], width: int, shown: Sequence[int] | None = None,
@@ -260,6 +274,32 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]], legend: np.ndarray | 
     for x, title in titles:
         ImageDraw.Draw(picture).text((x, top / 2), title, fill='black', font=font, anchor='lm')
     return np.array(picture)
+
+
+def reduction(image: np.ndarray, max_side: int) -> int:
+    """The smallest whole factor by which the longer side comes down to `max_side`; 1 for smaller images."""
+    return -(-max(image.shape[:2]) // max_side)
+
+
+def reduce(image: np.ndarray, factor: int) -> np.ndarray:
+    """Average squares of `factor` pixels; a part of the image at a time, as it may be large, or a view."""
+    if factor == 1:
+        return image
+    step, width = ROWS_TOGETHER * factor, -(-image.shape[1] // factor)
+    return np.concatenate([cv2.resize(np.ascontiguousarray(part), (width, -(-len(part) // factor)),
+                                      interpolation=cv2.INTER_AREA)
+                           for part in (image[top:top + step] for top in range(0, len(image), step))])
+
+
+def _within(image: np.ndarray, instances: Instances, max_side: int) -> tuple[np.ndarray, Instances]:
+    """An image and its instances, reduced where a side is beyond `max_side`."""
+    factor, masks = reduction(image, max_side), instances.masks
+    if factor == 1:
+        return image, instances
+    if masks is not None:
+        masks = masks.reduced(factor) if isinstance(masks, EncodedMasks) else masks[:, ::factor, ::factor]
+    boxes = None if instances.boxes is None else np.asarray(instances.boxes) / factor
+    return reduce(image, factor), replace(instances, boxes=boxes, masks=masks)
 
 
 def enlargement(image: np.ndarray, min_side: int) -> int:

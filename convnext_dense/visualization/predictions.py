@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..utils.run_lengths import EncodedMasks
 from .draw import Instances
 
 
@@ -11,7 +12,7 @@ def predicted_instances(prediction: Mapping) -> Instances:
     """Instances of one detection result: bboxes, scores, labels and, if there are, run-length encoded masks."""
     masks = prediction.get('masks')
     if masks is not None:
-        masks = decode_masks(masks, prediction['ori_shape'])
+        masks = EncodedMasks(masks, prediction['ori_shape'])
     return Instances(prediction['labels'], prediction['bboxes'], masks, prediction['scores'])
 
 
@@ -21,7 +22,11 @@ def instances_of(found) -> Instances:
         values = getattr(values, 'tensor', values)  # mmdet's box types
         values = values.to_ndarray() if hasattr(values, 'to_ndarray') else values  # mmdet's mask types
         return np.asarray(values.cpu() if hasattr(values, 'cpu') else values)
-    masks = array(found.masks).astype(bool) if 'masks' in found else None
+    masks = found.masks if 'masks' in found else None
+    if isinstance(masks, list):  # of run lengths
+        masks = EncodedMasks(masks, masks[0]['size'] if masks else (0, 0))
+    elif masks is not None:
+        masks = array(masks).astype(bool)
     return Instances(array(found.labels), array(found.bboxes), masks,
                      array(found.scores) if 'scores' in found else None)
 
@@ -32,16 +37,13 @@ def encode_mask(mask: np.ndarray) -> dict:
     return {'size': [int(side) for side in rle['size']], 'counts': rle['counts'].decode('ascii')}
 
 
-def decode_masks(segmentations, size: tuple[int, int]) -> np.ndarray:
-    """COCO segmentations (polygons, or run lengths as lists, strings or bytes) as bool masks (N, H, W)."""
-    masks = np.zeros((len(segmentations), *size), bool)
-    for mask, segmentation in zip(masks, segmentations, strict=True):
+def encoded_masks(segmentations, size: tuple[int, int]) -> EncodedMasks:
+    """COCO segmentations: polygons, or run lengths as lists, strings or bytes."""
+    def compressed(segmentation) -> dict:
         if isinstance(segmentation, list):
-            segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-        elif isinstance(segmentation['counts'], list):
-            segmentation = coco_mask.frPyObjects(segmentation, *size)
-        mask[:] = coco_mask.decode(segmentation)
-    return masks
+            return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+        return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation['counts'], list) else segmentation
+    return EncodedMasks([compressed(segmentation) for segmentation in segmentations], size)
 
 
 def check_run_lengths(data: np.ndarray, lengths: np.ndarray, pixels: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pycocotools.coco import COCO
 from convnext_dense.errors import UserError
 from convnext_dense.inference import results
 from convnext_dense.inference.results import Detections, Segmentation
+from convnext_dense.utils.run_lengths import EncodedMasks, encode_masks
 from convnext_dense.visualization.draw import draw_instances, draw_segmentation
 
 CLASSES, COLOURS = ('cat', 'dog', 'owl'), [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -142,3 +144,12 @@ def test_results_need_no_torch():
     assert results.__file__.startswith(package)
     done = subprocess.run([sys.executable, '-c', source, package], text=True, capture_output=True, check=True)
     assert done.stdout.strip() == '[]'
+
+
+def test_run_length_masks_give_what_arrays_give(found):
+    """Of images that were predicted in tiles."""
+    encoded = replace(found, masks=EncodedMasks(encode_masks(found.masks, 0, 0, found.size), found.size))
+    assert encoded.to_coco(3, 5) == found.to_coco(3, 5)
+    for which in (1, [], [2, 0], slice(None, None, -1), found.scores > 0.5, 'dog'):
+        np.testing.assert_array_equal(np.asarray(encoded[which].masks), found[which].masks)
+    np.testing.assert_array_equal(encoded.draw(), found.draw())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convnext_dense.errors import UserError
+from convnext_dense.utils.run_lengths import EncodedMasks, encode_masks
 from convnext_dense.visualization.draw import (
     Instances,
     distinct_colours,
@@ -207,3 +208,26 @@ def test_parts_are_hidden_and_colours_tell_objects_apart():
     assert (corner[5, 5] == RED).all() and (corner[15, 15] == 100).all()
     by_instance = drawn(['masks', 'labels', 'scores'], colour_by='instance')
     assert len({tuple(by_instance[5, 5]), tuple(by_instance[25, 45]), RED}) == 3
+
+
+def test_large_images_are_reduced_by_a_whole_factor_and_stay_aligned():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (1000, 1500, 3), np.uint8)
+    mask, boxes = disc(1000, 1500, (700, 400), 200), np.array([[500, 200, 900, 600]])
+    small, few = cv2.resize(image, (300, 200), interpolation=cv2.INTER_AREA), mask[::5, ::5]
+    expected = draw_instances(small, Instances(np.array([0]), boxes / 5, few[None]), ['a'], [RED], min_side=1)
+    for masks in (mask[None], EncodedMasks(encode_masks(mask[None], 0, 0, mask.shape), mask.shape)):
+        picture = draw_instances(image[:, ::-1][:, ::-1], Instances(np.array([0]), boxes, masks), ['a'], [RED],
+                                 min_side=1, max_side=300)
+        np.testing.assert_array_equal(picture, expected)
+    labels = random.integers(0, 2, mask.shape).astype(np.uint8)
+    np.testing.assert_array_equal(draw_segmentation(image, labels, [RED, GREEN], min_side=1, max_side=300),
+                                  draw_segmentation(small, labels[::5, ::5], [RED, GREEN], min_side=1))
+
+
+def test_run_length_masks_are_drawn_as_pixels_are():
+    masks = np.stack([disc(), disc(centre=(10, 5), radius=20), np.zeros((60, 80), bool)])
+    instances = Instances(np.array([0, 1, 0]), None, masks)
+    encoded = Instances(instances.labels, None, EncodedMasks(encode_masks(masks, 0, 0, (60, 80)), (60, 80)))
+    np.testing.assert_array_equal(*(draw_instances(grey(), one, ['a', 'b'], [RED, GREEN], min_side=120)
+                                    for one in (instances, encoded)))

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from convnext_dense.errors import UserError
 from convnext_dense.visualization import page
 from convnext_dense.visualization.curves import Curve, losses_in, plot_curves, read_scalars
-from convnext_dense.visualization.predictions import decode_masks
+from convnext_dense.visualization.predictions import encoded_masks
 
 
 def log(work_dir, stamp, rows):
@@ -80,7 +80,7 @@ def test_masks_of_every_coco_form(form):
     forms = {'polygon': [[10, 5, 25, 5, 25, 15, 10, 15]],
              'list': {'size': [20, 30], 'counts': [205, *([10, 10] * 14), 10, 105]},
              'string': {'size': [20, 30], 'counts': rle['counts'].decode()}, 'bytes': rle}
-    np.testing.assert_array_equal(decode_masks([forms[form]], (20, 30))[0], mask)
+    np.testing.assert_array_equal(encoded_masks([forms[form]], (20, 30))[0], mask)
 
 
 class References(HTMLParser):
