@@ -48,7 +48,7 @@ def covered(objects: Objects, anchors: Anchors) -> float:
     return float((ious_of(objects.sample(SAMPLED), anchors) >= MATCH_IOU).mean())
 
 
-def fit_anchors(objects: Objects) -> Anchors:
+def fit_anchors(objects: Objects, most: int = 9) -> Anchors:
     """The recipe's anchors where they cover `COVERED` of the objects, since published weights know them.
 
     Otherwise the fewest per position that do, but not fewer than the recipe's three; of several, those with the largest
@@ -56,12 +56,15 @@ def fit_anchors(objects: Objects) -> Anchors:
 
     Args:
         objects: at least one, in pixels of the network's input.
+        most: anchors per position; 3 where a detector's weights are loaded, whose RPN has the recipe's number.
     """
     objects = objects.sample(SAMPLED)
     if covered(objects, RECIPE) >= COVERED:
         return RECIPE
     best = {}
     for anchors in _candidates(objects):
+        if anchors.count > most:
+            continue
         ious = ious_of(objects, anchors)
         share = (ious >= MATCH_IOU).mean()
         value = (share >= COVERED, share if share < COVERED else ious.mean())

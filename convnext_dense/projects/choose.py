@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..recipes.model_info import training_bytes
 from ..utils.files import atomic_write
 from ..utils.images import image_size
-from .anchors import fit_anchors
+from .anchors import RECIPE, fit_anchors
 from .objects import Objects, read_objects
 from .plan import ASPECT, BASES, Detector, Plan
 from .reasons import explain
@@ -72,7 +72,9 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
                   min(4, (os.cpu_count() or 1) - 1))
     if objects is not None and len(objects.boxes):
         objects = objects.resized(chosen.scale)
-        chosen = replace(chosen, detector=fit_detector(objects, chosen.base_detector) if fit else chosen.base_detector)
+        most = RECIPE.count if chosen.loads_detector else 9
+        detector = fit_detector(objects, chosen.base_detector, most) if fit else chosen.base_detector
+        chosen = replace(chosen, detector=detector)
     else:
         objects = None
     if not batch:
@@ -135,14 +137,15 @@ def input_side(own: float, objects: Objects | None, task: str, device: str) -> i
     return max(64, min(round(wanted / 32) * 32, SHORT_SIDE[device][task]), math.ceil(least / 32) * 32)
 
 
-def fit_detector(objects: Objects, base: Detector) -> Detector:
+def fit_detector(objects: Objects, base: Detector, most_anchors: int = 9) -> Detector:
     """Anchors by the sizes of the objects, the other numbers by how many there are in an image, at least the base's.
 
     Args:
         objects: in pixels of the network's input.
+        most_anchors: per position.
     """
     most, usual = int(objects.per_image.max()), median(objects.per_image)
-    return Detector(fit_anchors(objects),
+    return Detector(fit_anchors(objects, most_anchors),
                     max(base.proposals, min(_up(PROPOSALS_PER_OBJECT * most, 250), 2000)),
                     max(base.detections, min(_up(1.5 * most, 50), 1000)),
                     max(base.rpn_samples, min(_up(4 * usual, 64), 512)))

@@ -78,6 +78,11 @@ class Plan:
         return round(self.short * ASPECT), self.short
 
     @property
+    def loads_detector(self) -> bool:
+        """Whether the weights of a whole detector or segmentor are loaded: published ones, or a file."""
+        return self.start not in ('random', 'imagenet')
+
+    @property
     def base_detector(self) -> Detector:
         """What the inherited config says."""
         return SMALL if self.start == 'random' else PUBLISHED

@@ -1,7 +1,7 @@
 """Why a project has the values that it has: a sentence for each choice, printed and written into its config."""
 from statistics import median
 
-from .anchors import RECIPE, covered
+from .anchors import COVERED, RECIPE, covered
 from .objects import Objects
 from .plan import Plan
 
@@ -49,6 +49,8 @@ def _anchors(plan: Plan, objects: Objects) -> str:
     text = f'Anchors: {shape}; {share:.0%} of the training objects have one with an IoU of at least 0.5'
     if anchors == RECIPE:
         return f'{text} (the recipe\'s).'
+    if plan.loads_detector and share < COVERED:
+        text += ' (three per position, as the initial weights have; --start imagenet or random allows more)'
     return f'{text}, {covered(objects, RECIPE):.0%} with the recipe\'s.'
 
 

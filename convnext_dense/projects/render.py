@@ -226,13 +226,13 @@ model = dict({_backbone(plan)}
 
 def _backbone(plan: Plan) -> str:
     """The line about the backbone's initial weights, where the base's are not what is wanted."""
-    if plan.start in ('random', 'imagenet'):
+    if not plan.loads_detector:
         return ''
     return '\n    backbone=dict(init_cfg=None),  # load_from brings its weights'
 
 
 def _load_from(plan: Plan) -> str:
-    if plan.start in ('random', 'imagenet'):
+    if not plan.loads_detector:
         return ''
     name = BASES[plan.task][plan.arch] if plan.start == 'published' else plan.start
     return ('# Layers whose size depends on the classes keep their initialisation; the log names them.\n'

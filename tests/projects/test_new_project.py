@@ -133,6 +133,8 @@ def test_a_crowd_of_tiny_objects(tmp_path):
     cascade = plan_project(str(data), None, 'small', 'published', 320, 1, 1, 'cpu')
     model = load_config(str(write_project(str(tmp_path / 'cascade'), cascade))).model
     assert len(model.train_cfg.rcnn) == 3 and model.test_cfg.rcnn.max_per_img == 600
+    anchors = model.rpn_head.anchor_generator
+    assert len(anchors.scales) * len(anchors.ratios) == 3, 'published weights have three'
 
 
 def test_the_batch_follows_the_memory(tmp_path):

@@ -65,7 +65,8 @@ def test_resuming_leaves_an_earlier_run_alone_and_reads_once(trained, tmp_path, 
     shutil.copytree(run.work_dir, tmp_path / 'run')
     earlier = {file: file.stat().st_mtime_ns for file in (tmp_path / 'run').rglob('*')}
     arguments = [run.config, '--data-root', run.data_root, '--work-dir', tmp_path / 'run', '--cfg-options']
-    assert 'run has a run already' in run_tool('train', '--exist', 'stop', *arguments, 'a=1', cwd=tmp_path).error
+    refused = run_tool('train', '--exist', 'stop', *arguments, 'train_cfg.max_iters=4', cwd=tmp_path)
+    assert 'run has a run already' in refused.error
     said = must_run('train', *arguments, 'train_cfg.max_iters=4', cwd=tmp_path).out
     assert f'this one goes to {work_dir}' in said and (work_dir / 'iter_4.pth').is_file()
     # the dumps are in the log file alone
