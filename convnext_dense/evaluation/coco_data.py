@@ -86,7 +86,8 @@ def to_coco(results: Sequence[dict], coco: COCO, cat_ids: Sequence[int], ann_fil
 
     Args:
         results: per image ``img_id``, ``bboxes`` (N, 4; x1, y1, x2, y2 in pixels), ``scores`` (N), ``labels`` (N) and
-            perhaps ``masks`` (N run-length encodings) and ``mask_scores`` (N).
+            perhaps ``masks`` (N run-length encodings) or ``mask_areas`` (N, pixels; the detections then have ``area``
+            instead of ``segmentation``), and ``mask_scores`` (N).
         coco: the ground truth.
         cat_ids: category id of each label.
         ann_file: where the ground truth came from, for messages.
@@ -96,7 +97,7 @@ def to_coco(results: Sequence[dict], coco: COCO, cat_ids: Sequence[int], ann_fil
     """
     _check_images([result['img_id'] for result in results], coco, ann_file)
     found = {'bbox': []}
-    if any('masks' in result for result in results):
+    if any('masks' in result or 'mask_areas' in result for result in results):
         found['segm'] = []
     for result in results:
         check_result(result, len(cat_ids), coco.imgs[result['img_id']], ann_file)
@@ -107,12 +108,15 @@ def to_coco(results: Sequence[dict], coco: COCO, cat_ids: Sequence[int], ann_fil
         scores = np.asarray(result['scores'], np.float64).tolist()
         found['bbox'] += [dict(image_id=image, bbox=box, score=score, category_id=category)
                           for box, score, category in zip(boxes, scores, categories, strict=True)]
-        if 'masks' not in result:
+        if 'masks' in result:
+            key, values = 'segmentation', result['masks']
+        elif 'mask_areas' in result:
+            key, values = 'area', result['mask_areas'].tolist()
+        else:
             continue
-        masks = result['masks']
         scores = np.asarray(result.get('mask_scores', scores), np.float64).tolist()
-        found['segm'] += [dict(image_id=image, bbox=box, score=score, category_id=category, segmentation=mask)
-                          for box, score, category, mask in zip(boxes, scores, categories, masks, strict=True)]
+        found['segm'] += [{'image_id': image, 'bbox': box, 'score': score, 'category_id': category, key: value}
+                          for box, score, category, value in zip(boxes, scores, categories, values, strict=True)]
     return found
 
 

@@ -1,7 +1,7 @@
 """Box and mask AP by COCO's rules: computed by faster-coco-eval, or by pycocotools as the reference."""
 import contextlib
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +104,8 @@ class CocoEvaluation:
 
 def evaluate(coco_gt: COCO, detections: list[dict], iou_type: str, *, backend: str = 'faster',
              cat_ids: Sequence[int] | None = None, max_dets: Sequence[int] = MAX_DETS,
-             iou_thrs: Sequence[float] = IOU_THRS, use_cats: bool = True) -> CocoEvaluation:
+             iou_thrs: Sequence[float] = IOU_THRS, use_cats: bool = True,
+             mask_ious: Mapping[tuple[int, int], np.ndarray] | None = None) -> CocoEvaluation:
     """Match detections to ground truth by COCO's rules.
 
     Both backends give the same numbers up to the rounding of means; zeros where there is no detection.
@@ -119,6 +120,8 @@ def evaluate(coco_gt: COCO, detections: list[dict], iou_type: str, *, backend: s
         max_dets: best detections per image and category that count.
         iou_thrs: of a match, 0 to 1.
         use_cats: False evaluates as if all categories were one (proposals).
+        mask_ious: (image id, category id) -> IoUs, as `mask_overlaps` computes them; detections then have ``area``
+            (pixels) instead of ``segmentation``. For 'segm' and the backend 'faster'.
 
     Raises:
         UserError: an unknown backend, or ground truth without masks where 'segm' needs them.
@@ -126,10 +129,13 @@ def evaluate(coco_gt: COCO, detections: list[dict], iou_type: str, *, backend: s
     if backend not in BACKENDS:
         raise UserError(f'COCO evaluation: backend must be {" or ".join(map(repr, BACKENDS))}, not {backend!r}')
     if iou_type == 'segm':
-        _check_segmentations(coco_gt)
+        check_segmentations(coco_gt)
     build = _faster if backend == 'faster' else _pycocotools
     with silent(), without_garbage_collection():
-        evaluator = build(coco_gt, detections, iou_type)
+        if mask_ious is None:
+            evaluator = build(coco_gt, detections, iou_type)
+        else:
+            evaluator = _KnownOverlaps(coco_gt, detections, mask_ious)
         params = evaluator.params
         params.catIds = sorted(coco_gt.getCatIds() if cat_ids is None else cat_ids)
         params.maxDets, params.useCats = sorted(max_dets), int(use_cats)
@@ -186,6 +192,18 @@ class UnindexedResults(FasterCOCO):
         return self.results
 
 
+class _KnownOverlaps(COCOeval_faster):
+    """Matches by IoUs that were computed before: as for boxes, since no mask is to be decoded."""
+
+    def __init__(self, coco_gt: COCO, detections: list[dict], ious: Mapping[tuple[int, int], np.ndarray]):
+        self.known = ious
+        results = [dict(detection, id=number) for number, detection in enumerate(detections, 1)]
+        super().__init__(coco_gt, UnindexedResults(results, coco_gt.imgs), 'bbox')
+
+    def computeIoU(self, image: int, category: int) -> np.ndarray | list:
+        return self.known.get((image, category), [])
+
+
 def _faster(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOeval_faster:
     """As faster-coco-eval's loadRes, with all areas at once and without indices, boxes and masks that are not used."""
     if iou_type == 'bbox':
@@ -206,7 +224,8 @@ def _faster(coco_gt: COCO, detections: list[dict], iou_type: str) -> COCOeval_fa
     return COCOeval_faster(coco_gt, UnindexedResults(results, coco_gt.imgs), iou_type)
 
 
-def _check_segmentations(coco_gt: COCO) -> None:
+def check_segmentations(coco_gt: COCO) -> None:
+    """Raise UserError unless every annotation has a mask."""
     for ann in coco_gt.dataset['annotations']:
         if not ann.get('segmentation'):
             image = coco_gt.imgs[ann['image_id']]

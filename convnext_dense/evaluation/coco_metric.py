@@ -1,4 +1,5 @@
 """COCO box and mask AP through faster-coco-eval, instead of mmdet's CocoMetric."""
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +8,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
+from mmengine.dist import broadcast_object_list, gather_object, is_main_process
 from mmengine.logging import print_log
 from terminaltables import AsciiTable
 
 from ..errors import UserError, few
 from .coco_data import category_ids, check_result, load_ground_truth, to_coco, write_detections
-from .coco_eval import BACKENDS, CocoEvaluation, evaluate
+from .coco_eval import BACKENDS, CocoEvaluation, check_segmentations, evaluate
+from .mask_overlaps import mask_overlaps
 
 METRIC_NAMES = ('bbox', 'segm', 'proposal', 'proposal_fast')
 
@@ -56,6 +59,8 @@ class FastCocoMetric(CocoMetric):
         self.evaluations: dict[str, CocoEvaluation] = {}
         if ann_file is not None:
             self._coco_api = load_ground_truth(ann_file, self.backend_args, annotated=not self.format_only)
+            if 'segm' in self.metrics and not self.format_only:
+                check_segmentations(self._coco_api)
             if sort_categories:
                 self._coco_api.dataset['categories'].sort(key=lambda category: category['id'])
 
@@ -71,13 +76,38 @@ class FastCocoMetric(CocoMetric):
             image = {**truth, 'id': truth['img_id']} if self._coco_api is None else \
                 self._coco_api.imgs.get(result['img_id'])
             check_result(result, len(self.dataset_meta['classes']), image, self.ann_file)
+            if self._matches_masks and image is not None and 'masks' in result:
+                result |= mask_overlaps(result, self._coco_api, self._categories(), max(self.proposal_nums))
+                del result['masks']
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics of the whole data set, the same on every rank; rank 0 computes them.
+
+        mmengine passes results through files in the working directory, which nodes need not share, and loses some
+        where ranks have unequal shares. Here they are sent, in the order of the samples.
+
+        Args:
+            size: samples in the data set; what the sampler repeats so that every rank gets as many does not count.
+        """
+        parts = gather_object(self.results, dst=0)
+        metrics = [None]
+        if is_main_process():
+            dealt = itertools.chain.from_iterable(itertools.zip_longest(*parts))
+            results = [result for result in dealt if result is not None][:size]
+            if len(results) != size:
+                print_log(f'{len(results)} images were predicted, but the data set has {size}', logger='current',
+                          level=logging.WARNING)
+            metrics = [self.compute_metrics(results)]
+        broadcast_object_list(metrics)
+        self.results.clear()
+        return {f'{self.prefix}/{name}' if self.prefix else name: value for name, value in metrics[0].items()}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Metrics of all images' ``(ground truth, result)`` pairs, under mmdet's names."""
-        truths, results = zip(*results, strict=True)
+        truths, results = zip(*results, strict=True) if results else ((), ())
         if self._coco_api is None:
             self._coco_api = self._collect_ground_truth(truths)
-        self.cat_ids = category_ids(self._coco_api, self.dataset_meta['classes'], self.ann_file)
+        self.cat_ids = self._categories()
         self.img_ids = self._coco_api.get_img_ids()
         detections = to_coco(results, self._coco_api, self.cat_ids, self.ann_file)
         if self.outfile_prefix is not None:
@@ -94,7 +124,7 @@ class FastCocoMetric(CocoMetric):
             if metric == 'proposal_fast':
                 metrics |= self._proposal_recall(results)
             else:
-                metrics |= self._metrics(metric, detections)
+                metrics |= self._metrics(metric, detections, _overlaps(results))
         return metrics
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict[str, str]:
@@ -108,14 +138,27 @@ class FastCocoMetric(CocoMetric):
             file = self.gt_to_coco_json(truths, self.outfile_prefix or str(Path(folder) / 'results'))
             return load_ground_truth(file, annotated=False)
 
-    def _metrics(self, metric: str, detections: dict[str, list[dict]]) -> dict[str, float]:
+    @property
+    def _matches_masks(self) -> bool:
+        """Whether an image's masks are matched when it comes, and dropped; every process does its own images."""
+        return (self._coco_api is not None and self.backend == 'faster' and 'segm' in self.metrics
+                and self.outfile_prefix is None and not self.format_only)
+
+    def _categories(self) -> list[int]:
+        """Category id of each label."""
+        if self.cat_ids is None:
+            self.cat_ids = category_ids(self._coco_api, self.dataset_meta['classes'], self.ann_file)
+        return self.cat_ids
+
+    def _metrics(self, metric: str, detections: dict[str, list[dict]], overlaps: dict | None) -> dict[str, float]:
         """Evaluate 'bbox', 'segm' or 'proposal'; logs tables and returns what ``metric_items`` asks for."""
         kind = 'bbox' if metric == 'proposal' else metric
         if kind not in detections:
             raise UserError("metric 'segm': the model returns no masks, only boxes; ask for metric='bbox', or use a "
                             'model with a mask head')
         result = evaluate(self._coco_api, detections[kind], kind, backend=self.backend, cat_ids=self.cat_ids,
-                          max_dets=self.proposal_nums, iou_thrs=self.iou_thrs, use_cats=metric != 'proposal')
+                          max_dets=self.proposal_nums, iou_thrs=self.iou_thrs, use_cats=metric != 'proposal',
+                          mask_ious=overlaps if kind == 'segm' else None)
         self.evaluations[metric] = result
         stats = result.stats()
         print_log(_summary(metric, stats), logger='current')
@@ -162,6 +205,14 @@ class FastCocoMetric(CocoMetric):
         numbers = sorted(self.proposal_nums)
         return ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', *(f'AR@{number}' for number in numbers),
                 *(f'AR_{size}@{numbers[-1]}' for size in 'sml')]
+
+
+def _overlaps(results: Sequence[dict]) -> dict | None:
+    """(image id, category id) -> IoUs of all results, or None where they have masks instead."""
+    if not any('mask_ious' in result for result in results):
+        return None
+    return {(result['img_id'], category): ious for result in results
+            for category, ious in result.get('mask_ious', {}).items()}
 
 
 def _summary(metric: str, stats: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from mmdet.evaluation import CocoMetric
 from mmengine.logging import MMLogger
 
 from convnext_dense.errors import UserError
+from convnext_dense.evaluation.coco_eval import evaluate
 from convnext_dense.evaluation.coco_metric import FastCocoMetric
 
 ITEMS = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000',
@@ -93,6 +94,26 @@ def test_the_pycocotools_backend_says_the_same(case, ann_file):
     options = dict(ann_file=ann_file, metric=['bbox', 'segm', 'proposal'], classwise=True)
     found = [run(FastCocoMetric(backend=backend, **options), *case) for backend in ('faster', 'pycocotools')]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_masks_are_matched_at_their_image_and_dropped(seed, tmp_path):
+    """What is kept of an image is small; precision is that of the masks to the last bit, crowds included."""
+    content, detections = random_case(seed, images=5, objects=6, found=30)
+    for annotation in content['annotations'][::4]:
+        annotation['iscrowd'] = 1
+    metric = FastCocoMetric(ann_file=write(tmp_path / 'ann.json', content), metric=['bbox', 'segm'])
+    metric.dataset_meta = dict(classes=[category['name'] for category in content['categories']])
+    for sample in samples_of(content, detections):
+        metric.process({}, [sample])
+    for _, result in metric.results:
+        assert 'masks' not in result and len(result['mask_areas']) == len(result['scores'])
+        assert all(ious.dtype == np.float64 and ious.ndim == 2 for ious in result['mask_ious'].values())
+    metric.evaluate(len(content['images']))
+    found, masks = metric.evaluations['segm'], evaluate(indexed(content), detections, 'segm', max_dets=[100, 300, 1000])
+    assert np.array_equal(found.precision, masks.precision) and np.array_equal(found.recall, masks.recall)
+    evaluator = pycocotools_says(content, detections, 'segm', maxDets=[100, 300, 1000])
+    assert np.allclose(found.precision, evaluator.eval['precision'], rtol=0, atol=1e-15)
 
 
 def test_classes_have_a_key_for_boxes_and_one_for_masks(case, ann_file, log):
