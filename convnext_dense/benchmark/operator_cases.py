@@ -170,6 +170,27 @@ def deform_conv_cases(random: torch.Generator, device: str) -> Iterator[Case]:
         yield 'zero offsets' if reach == 0 else 'offsets', run
 
 
+def larger_offset_cases(random: torch.Generator, device: str) -> Iterator[Case]:
+    """Offsets and masks of another map than the convolution's, as DyHead has them."""
+    for size, groups in itertools.product(((11, 13), (7, 20), (6, 7)), (1, 2)):
+        shapes = [(2, 4, 6, 7), (6, 4, 3, 3), (2, 18 * groups, *size), (2, 6, 6, 7), (6,)]
+        maps, weight, offset, gradient, bias = (torch.randn(s, generator=random).to(device) for s in shapes)
+        mask = torch.rand(2, 9 * groups, *size, generator=random).to(device)
+
+        def run(module, layout, tensors=(maps, weight, bias, offset, mask), gradient=gradient, groups=groups):
+            maps, weight, bias, offset, mask = tensors
+            maps, offset, mask = (t.contiguous(memory_format=layout) for t in (maps, offset, mask))
+            empty, options = maps.new_empty(0), (3, 3, 1, 1, 1, 1, 1, 1, 1, groups, True)
+            result = torch.zeros_like(gradient)
+            given = maps, weight, bias, empty, offset, mask
+            module.modulated_deform_conv_forward(*given, result, empty.clone(), *options)
+            by = [torch.zeros_like(t) for t in tensors]
+            module.modulated_deform_conv_backward(*given, empty.clone(), *by, gradient.clone(), *options)
+            return {'modulated_deform_conv_forward': [result], 'modulated_deform_conv_backward': by}
+
+        yield 'larger map', run
+
+
 def carafe_cases(random: torch.Generator, device: str) -> Iterator[Case]:
     for images, kernel, groups, scale in itertools.product((0, 2), (1, 3, 5), (1, 2), (1, 2, 3)):
         maps = torch.randn(images, 6, 7, 9, generator=random).to(device)
@@ -283,5 +304,5 @@ def sync_bn_cases(random: torch.Generator, device: str) -> Iterator[Case]:
 
 
 FAMILIES = (nms_cases, softnms_cases, nms_match_cases, roi_align_cases, roi_pool_cases, deform_roi_pool_cases,
-            deform_conv_cases, carafe_cases, masked_conv_cases, psa_mask_cases, attention_cases, focal_loss_cases,
-            sync_bn_cases)
+            deform_conv_cases, larger_offset_cases, carafe_cases, masked_conv_cases, psa_mask_cases, attention_cases,
+            focal_loss_cases, sync_bn_cases)

@@ -13,8 +13,9 @@ from .operator_cases import FAMILIES
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
-def compare(other: ModuleType, device: str = 'cpu', families: tuple[Callable, ...] = FAMILIES) -> list[dict]:
-    """One row per operator and option: how ours and those of ``other`` differ.
+def compare(other: ModuleType, device: str = 'cpu', families: tuple[Callable, ...] = FAMILIES,
+            ours: ModuleType | None = None) -> list[dict]:
+    """One row per operator and option: how ours (or others in their place) and those of ``other`` differ.
 
     ``other`` gets contiguous maps, ours get them contiguous and channels-last. Operators that ``other`` lacks, or
     has no kernel of for the device, are left out.
@@ -23,13 +24,14 @@ def compare(other: ModuleType, device: str = 'cpu', families: tuple[Callable, ..
         rows of operator, option, cases (two layouts each), differ (cases of another shape or other indices),
         largest (absolute difference of a value) and value (the largest one of ``other``).
     """
-    ours, rows = operators.StandIn(), {}
+    ours, rows = ours or operators.StandIn(), {}
     for family in families:
         for option, run in family(torch.Generator().manual_seed(0), device):
             try:
                 expected = run(other, torch.contiguous_format)
             except (AttributeError, RuntimeError) as error:
-                if 'has no attribute' in str(error) or 'not found on' in str(error) or 'not compiled' in str(error):
+                lacking = 'has no attribute', 'implementation for device', 'not compiled'
+                if any(part in str(error) for part in lacking):
                     break
                 raise
             for layout in LAYOUTS:
@@ -39,6 +41,26 @@ def compare(other: ModuleType, device: str = 'cpu', families: tuple[Callable, ..
                     row['cases'] += 1
                     _add(row, results, expected[name])
     return list(rows.values())
+
+
+def compare_layouts(compiled: ModuleType, device: str = 'cpu') -> list[dict]:
+    """One row per compiled operator: what channels-last maps change, called as it is and through ``WithCare``.
+
+    Returns:
+        rows of operator, wrong and careful: largest absolute difference from the results of contiguous maps, infinite
+        where indices differ; None where the operators raise an error.
+    """
+    found = {}
+    for key, module in (('careful', operators.WithCare(compiled.__spec__)), ('wrong', compiled)):
+        for family in FAMILIES:
+            try:
+                rows = compare(compiled, device, (family,), ours=module)
+            except RuntimeError:  # deformable convolution: "input must be contiguous"
+                continue
+            for row in rows:
+                entry = found.setdefault(row['operator'], dict(operator=row['operator'], wrong=None, careful=None))
+                entry[key] = max(entry[key] or 0., float('inf') if row['differ'] else row['largest'])
+    return list(found.values())
 
 
 def _add(row: dict, ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:

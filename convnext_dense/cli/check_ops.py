@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     if operators.compiled():
         print_comparison(load_compiled(), f'the compiled operators, float32 on {args.device}', args.device)
         print('tied scores: compiled nms sorts them in no defined order; ours takes the box that comes first')
+        print_layouts(load_compiled(), args.device)
     if args.mmcv_source:
         print_comparison(build_gpu_kernels(args.mmcv_source), "mmcv's kernels for GPUs, compiled for the CPU, float32")
 
@@ -47,3 +48,15 @@ def print_comparison(other: ModuleType, name: str, device: str = 'cpu') -> None:
                       largest='largest difference', value='largest value'))
     for row in compare(other, device):
         print(line.format(**{**row, 'largest': f'{row["largest"]:.2g}', 'value': f'{row["value"]:.2g}'}))
+
+
+def print_layouts(compiled: ModuleType, device: str) -> None:
+    """Print `benchmark.operators.compare_layouts` as a table."""
+    from ..benchmark.operators import compare_layouts
+    print('\nthe compiled operators with channels-last maps: largest difference from contiguous ones')
+    line = '{operator:32} {wrong:>14} {careful:>30}'
+    print(line.format(operator='operator', wrong='as they are', careful='as convnext_dense calls them'))
+    for row in compare_layouts(compiled, device):
+        found = {key: {None: 'error', float('inf'): 'other indices'}.get(row[key], f'{row[key] or 0:.2g}')
+                 for key in ('wrong', 'careful')}
+        print(line.format(operator=row['operator'], **found))

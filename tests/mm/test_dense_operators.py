@@ -69,6 +69,22 @@ def test_deform_conv_and_its_gradients_equal_a_loop(mmcv_ops, modulated, layout)
         assert_same_gradients(got, expected, (x, offset, weight), 1e-10)
 
 
+def test_modulated_deform_conv_reads_offsets_of_a_larger_map_as_mmcv_does(mmcv_ops):
+    """DyHead hands those of one level to the next coarser one: mmcv reads the memory with the result's strides."""
+    x, weight = random(2, 4, 3, 4), random(6, 4, 3, 3, seed=1)
+    offset, mask = random(2, 18, 5, 7, seed=2), random(2, 9, 5, 7, seed=3)
+
+    def as_read(maps):
+        return torch.stack([torch.as_strided(image, (len(image), 3, 4), (12, 4, 1), image.storage_offset())
+                            for image in maps])
+
+    expected = loop_deform_conv(x, as_read(offset), as_read(mask), weight, (1, 1), (1, 1), (1, 1), 1, 1)
+    got = mmcv_ops.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1)
+    assert_same_gradients(got, expected, (x, offset, mask, weight), 1e-10)
+    with pytest.raises(ValueError, match=r'of \(2, 4\) positions are too few for a result of \(3, 4\)'):
+        mmcv_ops.modulated_deform_conv2d(x, offset[:, :, :2, :4], mask[:, :, :2, :4], weight, None, 1, 1)
+
+
 def test_deform_conv_without_offsets_is_a_convolution(mmcv_ops):
     x, weight = random(2, 4, 6, 7), random(5, 4, 3, 3, seed=1)
     offset = torch.zeros(2, 18, 6, 7, dtype=torch.float64, requires_grad=True)

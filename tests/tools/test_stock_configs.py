@@ -12,10 +12,13 @@ import mmseg
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from tool_runs import DATA, run_command, scalars
 
 from convnext_dense import ConvNeXt
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.errors import UserError
 from convnext_dense.mm import environment
 
 # what a user's own script would be: nothing of ours but what custom_imports brings
@@ -90,8 +93,38 @@ def save_as_mmpretrain(backbone: ConvNeXt, file: Path) -> None:
             key = key.replace(ours, theirs)
         if not key.startswith(('norm0', 'norm1', 'norm2')):
             state[f'backbone.{key}'] = value
-    state.update({'head.fc.weight': torch.zeros(1000, 768), 'head.fc.bias': torch.zeros(1000)})
+    state.update({'head.fc.weight': torch.zeros(1000, backbone.dims[-1]), 'head.fc.bias': torch.zeros(1000)})
     torch.save({'state_dict': state, 'meta': {}}, file)
+
+
+@pytest.mark.skipif(environment.installed('mmpretrain'), reason='mmpretrain is installed: its ConvNeXt is built')
+@pytest.mark.parametrize('package, file', [
+    (mmdet, 'convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'),
+    (mmseg, 'convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py')])
+def test_backbone_of_a_stock_convnext_config_loads_its_weights(package, file, tmp_path):
+    """mmpretrain's file as the config asks for it; the official file, which has no prefix, without one."""
+    cfg = Config.fromfile(Path(package.__file__).parent / '.mim/configs' / file).model.backbone
+    cfg.arch = 'atto'
+    torch.manual_seed(0)
+    source = ConvNeXt('atto', layer_scale_init_value=1.0)
+    official = {key: value for key, value in source.state_dict().items() if not key.startswith('norm')}
+    torch.save({'model': {**official, 'norm.weight': torch.ones(320), 'norm.bias': torch.zeros(320),
+                          'head.weight': torch.zeros(1000, 320), 'head.bias': torch.zeros(1000)}},
+               tmp_path / 'official.pth')
+    save_as_mmpretrain(source, tmp_path / 'mmpretrain.pth')
+    assert cfg.init_cfg.prefix == 'backbone.'
+    for name in ('mmpretrain', 'official'):
+        cfg.init_cfg.checkpoint = str(tmp_path / f'{name}.pth')
+        with DefaultScope.overwrite_default_scope(package.__name__):
+            net = MODELS.build(cfg)
+        assert type(net) is ConvNeXt
+        if name == 'official':
+            with pytest.raises(UserError, match="no ConvNeXt under the prefix 'backbone.'.*leave it out"):
+                net.init_weights()
+            net.init_cfg.pop('prefix')
+        net.init_weights()
+        state = net.state_dict()
+        assert all(state[key].equal(value) for key, value in official.items())
 
 
 @pytest.mark.slow

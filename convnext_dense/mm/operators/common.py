@@ -17,16 +17,18 @@ def check_devices(operator: str, **tensors: Tensor) -> None:
         raise ValueError(f'{operator}: all tensors must be on one device, found {places}; move them first')
 
 
-def check_rois(operator: str, rois: Tensor, images: int, positive: bool, **tensors: Tensor) -> None:
-    """Refuse RoIs that would read beyond the features; values on the CPU only, where looking costs no waiting.
+def check_rois(operator: str, rois: Tensor, images: int, positive: bool, waits: bool = False,
+               **tensors: Tensor) -> None:
+    """Refuse RoIs that would read beyond the features, or have no end of samples.
 
     Args:
         rois: (n, 5) as image index, x1, y1, x2, y2.
         images: number of images in the features.
         positive: whether a negative size is an error, too.
+        waits: whether the operator waits for a GPU anyway; if not, values are looked at on the CPU only.
     """
     check_devices(operator, rois=rois, **tensors)
-    if rois.device.type != 'cpu':
+    if rois.device.type != 'cpu' and not waits:
         return
     if not rois.isfinite().all():
         raise ValueError(f'{operator}: RoIs must be finite, found NaN or inf; the training may have diverged')

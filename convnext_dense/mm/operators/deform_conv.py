@@ -5,6 +5,7 @@ half precision everywhere, so the work is done in float32.
 """
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .common import check_devices, wide
 
@@ -71,9 +72,13 @@ def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, o
     Args:
         bias: (O,), used ``with_bias``.
         mask: (N, deformable_group * kH * kW, H', W'), weight of each sample.
+
+    Offsets and masks may be those of a larger map, as DyHead's are. As mmcv's, whose kernels know the size of the
+    result only, it then takes the first numbers of each image in memory.
     """
     check_devices('modulated_deform_conv_forward', input=input, weight=weight, offset=offset, mask=mask, output=output)
     options = stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group
+    offset, mask = (_as_read(maps, output.shape[2:]) for maps in (offset, mask))
     _forward(input, weight, offset, mask, bias if with_bias else None, output, options)
 
 
@@ -86,11 +91,24 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
                                    with_bias: bool) -> None:
     """Adds the gradients of all five to ``grad_*``; arguments as above."""
     options = stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group
-    found = _backward(grad_output, input, weight, offset, mask, options)
-    for total, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), found, strict=False):
-        total.add_(gradient)
+    offset, mask = (_as_read(maps, grad_output.shape[2:]) for maps in (offset, mask))
+    by_input, by_weight, by_offset, by_mask, by_bias = _backward(grad_output, input, weight, offset, mask, options)
+    grad_input.add_(by_input)
+    grad_weight.add_(by_weight)
+    for total, gradient in ((grad_offset, by_offset), (grad_mask, by_mask)):
+        rest = total[:1].numel() - gradient[:1].numel()  # of a larger map's numbers, those that were not read
+        total.add_(pad(gradient.flatten(1), (0, rest)).view(total.shape))
     if with_bias:
-        grad_bias.add_(found[4])
+        grad_bias.add_(by_bias)
+
+
+def _as_read(maps: Tensor, size: torch.Size) -> Tensor:
+    """(N, C, *size) of the first numbers of each image's (C, H, W), which are all of them where the sizes agree."""
+    needed = maps.shape[1] * size.numel()
+    if maps.shape[2:].numel() < size.numel():
+        raise ValueError(f'modulated_deform_conv: offsets and masks of {tuple(maps.shape[2:])} positions are too '
+                         f'few for a result of {tuple(size)}')
+    return maps.flatten(1)[:, :needed].unflatten(1, (maps.shape[1], *size))
 
 
 def _forward(input, weight, offset, mask, bias, output, options) -> None:
@@ -148,8 +166,8 @@ def _beyond(input: Tensor, weight: Tensor, offset: Tensor, options: tuple[int, .
     shape = (len(offset), options[7], weight.shape[2] * weight.shape[3], 2, *offset.shape[2:])
     places = offset.reshape(shape)
     outside = torch.zeros_like(places[:, :, :, 0], dtype=torch.bool)
-    for axis, (stride, pad, dilation) in enumerate(zip(options[:2], options[2:4], options[4:6], strict=True)):
-        cells = torch.arange(offset.shape[2 + axis], device=offset.device) * stride - pad
+    for axis, (stride, border, dilation) in enumerate(zip(options[:2], options[2:4], options[4:6], strict=True)):
+        cells = torch.arange(offset.shape[2 + axis], device=offset.device) * stride - border
         kernel = torch.arange(weight.shape[2 + axis], device=offset.device) * dilation
         kernel = kernel.repeat_interleave(weight.shape[3]) if axis == 0 else kernel.repeat(weight.shape[2])
         base = kernel[:, None, None] + (cells[:, None] if axis == 0 else cells[None, :])

@@ -19,9 +19,10 @@ def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output:
         spatial_scale: feature pixels per image pixel.
         sampling_ratio: samples per bin and direction; 0: as many as the bin has feature pixels, rounded up.
     Raises:
-        ValueError: devices differ or, on the CPU only, an RoI is not finite, has a negative size or names no image.
+        ValueError: devices differ or an RoI is not finite, has a negative size or names no image.
     """
-    check_rois('deform_roi_pool_forward', rois, len(input), True, input=input, offset=offset, output=output)
+    check_rois('deform_roi_pool_forward', rois, len(input), True, waits=True, input=input, offset=offset,
+               output=output)
     import torchvision.ops  # noqa: F401  (registers the operator)
     dtype = wide(input)
     bins = RoIBins(rois.to(dtype), (pooled_height, pooled_width), spatial_scale, sampling_ratio, aligned=True)

@@ -164,7 +164,8 @@ class StandIn(_Extension):
         super().__init__()
         # mmengine looks the module up by its spec; no loader there means "not the full mmcv", which is true.
         self.__spec__ = ModuleSpec('mmcv._ext', loader=None)
-        vars(self).update(OPERATORS, **{name: lambda: 'n/a' for name in NOT_OPERATORS})
+        vars(self).update({name: without_autocast(operator) for name, operator in OPERATORS.items()},
+                          **{name: lambda: 'n/a' for name in NOT_OPERATORS})
 
     @staticmethod
     def operator(name: str) -> Callable:
@@ -175,6 +176,17 @@ class StandIn(_Extension):
                 'with `MMCV_WITH_OPS=1 pip install --no-build-isolation` in place of mmcv-lite, see docs/operators.md')
 
         return unavailable
+
+
+def without_autocast(operator: Callable) -> Callable:
+    """``operator``, which chooses its dtypes itself: autocast would round inside it where backward runs under it."""
+    @wraps(operator)
+    def call(*args, **kwargs):
+        given = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        with torch.autocast(given.device.type, enabled=False):
+            return operator(*args, **kwargs)
+
+    return call
 
 
 class WithCare(_Extension):

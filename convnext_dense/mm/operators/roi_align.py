@@ -26,9 +26,11 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         pool_mode: MAX or AVG over a bin's samples.
         aligned: whether pixel centres lie at half-integers; if not, RoIs are at least one feature pixel wide.
     Raises:
-        ValueError: devices differ or, on the CPU only, an RoI is not finite, has a negative size or names no image.
+        ValueError: devices differ or, with MAX or on the CPU, an RoI is not finite, has a negative size or names no
+            image.
     """
-    check_rois('roi_align_forward', rois, len(input), aligned, input=input, output=output)
+    check_rois('roi_align_forward', rois, len(input), aligned, waits=pool_mode == MAX, input=input,
+               output=output)
     dtype = wide(input)
     size = (aligned_height, aligned_width)
     if pool_mode == MAX:

@@ -17,9 +17,9 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
         argmax: as ``output``, int32, receives the maximum's place as y * W + x, -1 where there is none.
         spatial_scale: feature pixels per image pixel.
     Raises:
-        ValueError: devices differ or, on the CPU only, an RoI is not finite or names no image.
+        ValueError: devices differ or an RoI is not finite or names no image.
     """
-    check_rois('roi_pool_forward', rois, len(input), False, input=input, output=output)
+    check_rois('roi_pool_forward', rois, len(input), False, waits=True, input=input, output=output)
     height, width = input.shape[2:]
     rois = rois.to(wide(input))
     low_y, high_y = _edges(rois[:, 2], rois[:, 4], pooled_height, spatial_scale, height)
