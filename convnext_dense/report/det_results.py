@@ -14,9 +14,13 @@ from ..visualization.draw import Instances, draw_instances, palette_of, read_ima
 from ..visualization.predictions import encoded_masks, predicted_instances
 from .confusion import MIN_SCORE, detection_confusion
 from .error_breakdown import ErrorBreakdown, error_breakdown
-from .image_scores import ImageScore, detection_score
+from .image_scores import FALSE_POSITIVE, ImageScore, detection_score
+from .marking import marked_panels
 from .overlaps import KINDS, load_overlaps
 from .work_dir import check_same_images
+
+# pycocotools' Params.areaRng, pixels
+AREA_RANGES = {'all': (0, 1e10), 'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 1e10)}
 
 
 class DetectionResults:
@@ -83,16 +87,47 @@ class DetectionResults:
         """Annotated objects of each class, crowds left out."""
         return self.confusion[:-1].sum(axis=1).tolist()
 
-    def panels(self, index: int, title: str = 'prediction') -> list[tuple[str, np.ndarray]]:
-        """Ground truth and prediction of an image, drawn."""
-        image = read_image(self.images[index], self.value_range)
+    def panels(self, index: int, title: str = 'prediction', mark: tuple[str, int] | None = None
+               ) -> list[tuple[str, np.ndarray]]:
+        """Ground truth and prediction of an image, drawn; with a mark of `Chosen`, that box in both, and a close-up."""
+        image, objects = read_image(self.images[index], self.value_range), self._annotated(index)
         found = draw_instances(image, predicted_instances(self.predictions[index]), self.names, self.palette, MIN_SCORE)
-        annotated = draw_instances(image, self._annotated(index), self.names, self.palette)
-        return [('ground truth', annotated), (f'{title}, score from {MIN_SCORE:g}', found)]
+        panels = [('ground truth', draw_instances(image, objects, self.names, self.palette)),
+                  (f'{title}, score from {MIN_SCORE:g}', found)]
+        if mark is None:
+            return panels
+        kind, which = mark
+        if kind == FALSE_POSITIVE:
+            scores = np.asarray(self.predictions[index]['scores'], float)
+            box = self.predictions[index]['bboxes'][np.argsort(-scores, kind='stable')[which]]
+        else:
+            box = objects.boxes[which]
+        return marked_panels(panels, np.asarray(box, float), image, shown=1 if kind == FALSE_POSITIVE else 0)
 
-    def legend(self, indices: Sequence[int]) -> list:
-        """Nothing: pictures of detections name their classes."""
-        return []
+    def legend(self, indices: Sequence[int]) -> list[tuple[str, tuple]]:
+        """(name, colour) of the classes in the pictures: small objects have the colour only."""
+        shown = set()
+        for index in indices:
+            prediction = self.predictions[index]
+            shown.update(self._annotated(index).labels.tolist(),
+                         np.asarray(prediction['labels'])[np.asarray(prediction['scores']) >= MIN_SCORE].tolist())
+        return [(self.names[label], self.palette[label]) for label in sorted(shown)]
+
+    def area_counts(self) -> dict[str, int]:
+        """Annotated objects by size, as COCO's AP counts them: 'all', 'small', 'medium' and 'large'."""
+        areas = np.array([item['area'] for item in self.ground_truth.anns.values()
+                          if not item.get('iscrowd') and item['category_id'] in self.category_ids
+                          and item['image_id'] in {prediction['img_id'] for prediction in self.predictions}])
+        return {name: int(((low <= areas) & (areas <= high)).sum()) for name, (low, high) in AREA_RANGES.items()}
+
+    def metric_counts(self) -> dict[str, int]:
+        """The number of annotated objects that each of `metrics` rests on."""
+        counts = self.area_counts()
+        return {name: next((counts[area] for area in AREAS[1:] if f' {area} ' in name), counts['all'])
+                for name, _ in self.metrics()}
+
+    def image_file(self, index: int) -> str:
+        return self.images[index]
 
     def image_name(self, index: int) -> str:
         return Path(self.images[index]).name

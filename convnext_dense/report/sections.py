@@ -31,7 +31,7 @@ from ..visualization.page import (
     encode_jpeg,
 )
 from .image_scores import choose, most_different
-from .work_dir import WorkDir
+from .work_dir import WorkDir, own_input
 
 if TYPE_CHECKING:  # each needs one of mmdet and mmseg
     from .det_results import DetectionResults
@@ -40,11 +40,15 @@ if TYPE_CHECKING:  # each needs one of mmdet and mmseg
 MANY_CLASSES = 40  # beyond it, bars show the ends of the list, and the whole list opens on request
 SHOWN = 15
 PICTURE_SIDE = 640  # pixels of the longer side
-MEASURES = {'det': 'AP over IoU 0.5 to 0.95, per cent', 'seg': 'IoU, per cent'}
+FEW_OBJECTS = 20
+MEASURES = {'det': 'AP over IoU 0.5 to 0.95, per cent (in brackets the number of objects)', 'seg': 'IoU, per cent'}
 COUNTED = {'det': 'objects', 'seg': 'pixels'}
 QUALITY = {'det': 'F1 is that of the boxes with a score of at least 0.3, right with their own class and IoU 0.5.',
            'seg': 'mIoU of an image is over the classes that are annotated or predicted in it; a confused area is all '
                   'pixels of one class that were predicted as one other class, in per cent of the labelled pixels.'}
+MARKED = {'det': 'The box that a caption is about is marked in black and white, where it was predicted or should have '
+                 'been.',
+          'seg': 'The largest area that a caption is about is marked in black and white.'}
 
 
 @dataclass
@@ -64,6 +68,10 @@ def key_metrics(runs: Sequence[Evaluated]) -> KeyMetrics:
         for name in ('box AP', 'mask AP', 'mIoU', 'aAcc'):
             if metrics.get(name) is not None:
                 shown.append((f'{metrics[name]:.1f}', name + (f', {run.name}' if len(runs) > 1 else '')))
+    first, task = runs[0].results, runs[0].work.task
+    shown.append((f'{len(first.predictions):,}', 'test images'))
+    if task == 'det':
+        shown.append((f'{sum(first.class_counts()):,}', 'annotated objects'))
     return KeyMetrics(shown)
 
 
@@ -71,13 +79,19 @@ def metrics_section(runs: Sequence[Evaluated]) -> Section:
     """All metrics, the published ones beside them."""
     columns = [dict(run.results.metrics()) for run in runs]
     recipes = {run.work.recipe.name: run.work.recipe for run in runs if run.work.recipe}
+    counts = runs[0].results.metric_counts()
     header = ['metric, per cent', *_names(runs, 'here'), *(['difference'] if len(runs) == 2 else []),
-              *('published' if len(recipes) == 1 else f'published, {name}' for name in recipes)]
+              *('published' if len(recipes) == 1 else f'published, {name}' for name in recipes),
+              *(['objects'] if counts else [])]
     rows = []
     for name in columns[0] | columns[-1]:
         values = [column.get(name) for column in columns]
-        rows.append([name, *values, *_difference(values), *(recipe.metrics.get(name) for recipe in recipes.values())])
-    blocks = [Table(header, rows, decimals=2, signed=[3] if len(runs) == 2 else [])]
+        rows.append([name, *values, *_difference(values), *(recipe.metrics.get(name) for recipe in recipes.values()),
+                     *([counts.get(name)] if counts else [])])
+    blocks: list[Block] = [Table(header, rows, decimals=2, signed=[3] if len(runs) == 2 else [])]
+    few_objects = [name for name, count in counts.items() if 0 < count < FEW_OBJECTS]
+    if few_objects:
+        blocks.append(Text(f'{", ".join(few_objects)}: fewer than {FEW_OBJECTS} objects; chance decides such a value.'))
     images, usual = len(runs[0].results.predictions), VALIDATION_IMAGES[runs[0].work.task]
     for name in recipes:
         blocks.append(Text(f'The published metrics are those of {name}, on {usual} validation images' + (
@@ -103,8 +117,8 @@ def training_section(runs: Sequence[Evaluated]) -> Section:
         losses = plot_lines([(run.name, run.work.curves['loss'].steps, run.work.curves['loss'].values)
                              for run in logged if 'loss' in run.work.curves], 'training loss', 'iteration', 'loss')
     pictures = [Picture(losses, 'Loss, as logged during training.', 'plot of the training loss')]
-    lines = [(name if len(runs) == 1 else f'{run.name}: {name}', curves[key].steps,
-              [factor * value for value in curves[key].values])
+    lines = [(f'{name if len(runs) == 1 else f"{run.name}: {name}"}, last {factor * curves[key].values[-1]:.1f}',
+              curves[key].steps, [factor * value for value in curves[key].values])
              for run in logged for curves in [run.work.curves] for name, (key, factor) in METRIC_KEYS.items()
              if key in curves and 'flip' not in name]
     if lines:
@@ -126,11 +140,15 @@ def classes_section(runs: Sequence[Evaluated]) -> Section:
         values = list(zip(*(per_run[0][key] for key in series), strict=True))
     else:
         series, values = [run.name for run in runs], list(zip(*(each[main] for each in per_run), strict=True))
-    rows = [(name, row) for name, row in zip(names, values, strict=True) if row[0] is not None or row[-1] is not None]
+    counts = [f' ({count:,})' if task == 'det' else '' for count in runs[0].results.class_counts()]
+    rows = [(f'{name}{count}', row) for name, count, row in zip(names, counts, values, strict=True)
+            if row[0] is not None or row[-1] is not None]
     gap = {name: abs(_difference(row)[0] or 0) if len(runs) == 2 else row[0] or 0 for name, row in rows}
     rows.sort(key=lambda row: -gap[row[0]])
     order = 'the best first' if len(runs) == 1 else f'the largest differences of {main} first'
     blocks: list[Block] = [Text(f'{MEASURES[task]}; {order}.')]
+    if len(names) == 1:
+        return Section('Classes', [Text(f'{names[0]} is the only class; the metrics above are its own.')])
     absent = len(names) - len(rows)
     if absent:
         blocks.append(Text(f'{absent} of {len(names)} classes do not occur in the test set and are left out.'))
@@ -151,11 +169,13 @@ def images_section(runs: Sequence[Evaluated], count: int) -> Section:
         return Section('Images', [Text('Left out (--images 0).')])
     if len(runs) == 1:
         groups = choose(first.scores, count)
-        blocks = [Text(QUALITY[task]), *_legend(first, [s.index for chosen in groups.values() for s, _ in chosen])]
+        shown = [one.score.index for chosen in groups.values() for one in chosen]
+        blocks = [Text(QUALITY[task]), *_legend(first, shown)]
         for group, chosen in groups.items():
-            blocks += [Heading(f'The {group}'),
-                       _pictures([(first.panels(score.index), f'{first.image_name(score.index)}: {text}')
-                                  for score, text in chosen])]
+            marked = any(one.mark for one in chosen)
+            blocks += [Heading(f'The {group}'), *([Text(MARKED[task])] if marked else []),
+                       _pictures([(first.panels(one.score.index, mark=one.mark),
+                                   f'{first.image_name(one.score.index)}: {one.caption}') for one in chosen], marked)]
         return Section('Images', blocks)
     second = runs[1].results
     if [first.image_name(i) for i in range(len(first.predictions))] != \
@@ -180,17 +200,18 @@ def model_section(runs: Sequence[Evaluated]) -> Section:
         params = flops = None
         file, of_run = run.work.checkpoint, f'{run.name}: ' * (len(runs) == 2)
         try:
-            info = model_info(run.work.cfg)
+            own = None if run.work.recipe else own_input(run.work.cfg, run.results.image_file(0))
+            info = model_info(run.work.cfg, own)
             params, flops = info['params'] / 1e6, info['flops'] / 1e9
-            notes.append(Text('{}FLOPs are multiply-accumulates for an input of {} x {} pixels.'.format(
-                of_run, *info['input'])))
+            notes.append(Text('{}FLOPs are multiply-accumulates for an input of {} x {} pixels{}.'.format(
+                of_run, *info['input'], ', as the first test image has it after resizing' if own else '')))
         except UserError as error:
             notes.append(Text(f'{of_run}Parameters and FLOPs are left out: {error}.'))
         weights = run.work.weights
         notes.append(Text(f'{of_run}The weights are {weights}.' if weights else f'{of_run}No checkpoint is left.'))
         columns.append([params, flops, run.work.images_per_second(run.predictions_file.parent),
-                        file.stat().st_size / 1e6 if file else None, float(len(run.results.predictions))])
-    labels = ('parameters, millions', 'FLOPs, G', 'images per second', 'checkpoint file, MB', 'test images')
+                        file.stat().st_size / 1e6 if file else None])
+    labels = ('parameters, millions', 'FLOPs, G', 'images per second', 'checkpoint file, MB')
     rows = [[label, *values, *_difference(values)]
             for label, values in zip(labels, zip(*columns, strict=True), strict=True)]
     header = ['', *_names(runs, 'value'), *(['difference'] if len(runs) == 2 else [])]

@@ -12,6 +12,7 @@ from ..evaluation.confusion import confusion_matrix
 from ..visualization.draw import draw_segmentation, palette_of, read_image
 from .confusion import Agreement
 from .image_scores import ImageScore, label_score
+from .marking import largest_area, marked_panels
 from .work_dir import check_same_images
 
 
@@ -63,11 +64,18 @@ class SegmentationResults:
         """Annotated pixels of each class."""
         return self.confusion.sum(axis=1).tolist()
 
-    def panels(self, index: int, title: str = 'prediction') -> list[tuple[str, np.ndarray]]:
-        """Ground truth and prediction of an image, drawn."""
+    def panels(self, index: int, title: str = 'prediction', mark: tuple[str, tuple[int, int]] | None = None
+               ) -> list[tuple[str, np.ndarray]]:
+        """Ground truth and prediction of an image, drawn; with a mark of `Chosen`, a box around the largest area of it.
+        """
         image = read_image(self.dataset.get_data_info(index)['img_path'], loaded_range(self.dataset))
-        maps = ('ground truth', self._annotated(index)), (title, self._predicted(index))
-        return [(name, draw_segmentation(image, labels.astype(np.uint8), self.palette)) for name, labels in maps]
+        annotated, predicted = self._annotated(index), self._predicted(index)
+        panels = [(name, draw_segmentation(image, labels.astype(np.uint8), self.palette))
+                  for name, labels in (('ground truth', annotated), (title, predicted))]
+        if mark is None:
+            return panels
+        true, wrong = mark[1]
+        return marked_panels(panels, largest_area((annotated == true) & (predicted == wrong)), image, shown=1)
 
     def legend(self, indices: Sequence[int]) -> list[tuple[str, tuple]]:
         """(name, colour) of the classes that some images have or were given."""
@@ -75,6 +83,13 @@ class SegmentationResults:
         for index in indices:
             shown.update(*(np.unique(labels).tolist() for labels in (self._annotated(index), self._predicted(index))))
         return [(self.names[label], self.palette[label]) for label in sorted(shown) if label < len(self.names)]
+
+    def metric_counts(self) -> dict[str, int]:
+        """Nothing: mIoU is a mean over classes, whose pixels the table of classes has."""
+        return {}
+
+    def image_file(self, index: int) -> str:
+        return self.dataset.get_data_info(index)['img_path']
 
     def image_name(self, index: int) -> str:
         return Path(self.dataset.get_data_info(index)['img_path']).name

@@ -1,4 +1,5 @@
 """The contents of a work dir: the config as it ran, the log, checkpoints and predictions."""
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..config.runs import run_checkpoint, run_config
 from ..errors import UserError
 from ..evaluation.prediction_file import PREDICTIONS
 from ..recipes.metafile import Recipe, load_recipes
+from ..utils.images import image_size
 from ..visualization.curves import Curve, read_log, read_scalars
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg'}
@@ -153,3 +155,30 @@ def check_same_images(dataset, predictions: Sequence[Mapping]) -> None:
         if expected != found:
             raise UserError(f'prediction {index} is of {found}, where the test set has {expected}: they were made with '
                             'other settings; evaluate again with tools/test.py --report, or remove the file')
+
+
+def own_input(cfg: Config, image: str) -> tuple[int, int] | None:
+    """(width, height) in pixels in which a config's test pipeline gives an image to the network.
+
+    The windows of sliding inference count, and a detector's padding to a multiple of 32. None where the config does not
+    say, or the image is not there.
+    """
+    test_cfg = cfg.model.get('test_cfg') or {}
+    if test_cfg.get('mode') == 'slide':
+        height, width = test_cfg['crop_size']
+        return int(width), int(height)
+    steps = cfg.test_dataloader.dataset.get('pipeline') or []
+    scales = [step for step in steps if step['type'].endswith('Resize')]
+    try:
+        width, height = image_size(image)
+    except (OSError, UserError):
+        return None
+    if scales:
+        scale = scales[0].get('scale')
+        if len(scales) > 1 or not isinstance(scale, (tuple, list)):
+            return None
+        factor = min(max(scale) / max(width, height), min(scale) / min(width, height))
+        resized = int(width * factor + 0.5), int(height * factor + 0.5)
+        width, height = resized if scales[0].get('keep_ratio') else scale
+    divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor') or 1
+    return tuple(max(32, math.ceil(side / divisor) * divisor) for side in (width, height))

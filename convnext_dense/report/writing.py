@@ -71,7 +71,8 @@ def _evaluate(name: str, work: WorkDir, file: Path) -> Evaluated:
 def _lead(runs: Sequence[Evaluated]) -> str:
     """What runs of one task are, and where their predictions come from."""
     first = runs[0].results
-    lead = [f'{TASK_NAMES[runs[0].work.task]}, {len(first.predictions)} test images, {len(first.names)} classes.']
+    classes = f'{len(first.names)} class{"es" * (len(first.names) != 1)}'
+    lead = [f'{TASK_NAMES[runs[0].work.task]}, {len(first.predictions)} test images, {classes}.']
     for run in runs:
         made = time.strftime('%Y-%m-%d %H:%M', time.localtime(run.predictions_file.stat().st_mtime))
         lead.append(f'{run.name}: {run.predictions_file}, made {made}.')

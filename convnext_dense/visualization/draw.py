@@ -155,9 +155,9 @@ def draw_instances(image: np.ndarray, instances: Instances, classes: Sequence[st
 def mark_box(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """The picture with a box, x1 y1 x2 y2 in its pixels, that stands out from any other: a white line in a black one.
     """
-    picture, width = picture.copy(), line_width(picture)
+    picture, width = picture.copy(), 2 * line_width(picture)  # pages show it smaller
     (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int) - width, np.ceil(box[2:]).astype(int) + width
-    for colour, thickness in (((0, 0, 0), 3 * width), ((255, 255, 255), width)):
+    for colour, thickness in (((0, 0, 0), 2 * width), ((255, 255, 255), width)):
         cv2.rectangle(picture, (int(x1), int(y1)), (int(x2) - 1, int(y2) - 1), colour, thickness)
     return picture
 

@@ -15,6 +15,7 @@ from convnext_dense.report.image_scores import (
     FALSE_POSITIVE,
     LARGE_MISS,
     ImageScore,
+    Surprise,
     choose,
     detection_score,
     label_score,
@@ -82,8 +83,8 @@ def test_surprises_of_detections():
                           np.zeros((3, 0)))
     score = detection_score(4, image, NAMES)
     assert score.index == 4 and score.summary == 'F1 0.40: 1 found, 2 missed, 1 false'
-    assert score.surprises[FALSE_POSITIVE] == (0.8, 'b with score 0.80')
-    assert score.surprises[LARGE_MISS] == (0.3, 'c, 30 % of the image')
+    assert score.surprises[FALSE_POSITIVE] == (0.8, 'b with score 0.80', 1)
+    assert score.surprises[LARGE_MISS] == (0.3, 'c, 30 % of the image', 1)
 
 
 def random_labels(random, size=(20, 30), classes=5):
@@ -120,19 +121,22 @@ def test_shares_and_the_most_confused_pairs():
 def test_score_of_a_label_map():
     score = label_score(3, np.array([[60, 20, 0], [0, 20, 0], [0, 0, 0]]), NAMES)
     assert score.quality == pytest.approx((60 / 80 + 20 / 40) / 2)
-    assert score.surprises[CONFUSED_AREA] == (0.2, 'a predicted as b, 20 %')
+    assert score.surprises[CONFUSED_AREA] == (0.2, 'a predicted as b, 20 %', (0, 1))
     assert label_score(0, np.zeros((3, 3), int), NAMES) is None
     assert label_score(0, np.diag([1, 2, 3]), NAMES).surprises == {}
 
 
 def test_chosen_images():
-    scores = [ImageScore(0, 0.5, 1, 'even'), ImageScore(1, 1.0, 1, 'few right', {LARGE_MISS: (0.1, 'small')}),
-              ImageScore(2, 1.0, 4, 'many right'), ImageScore(3, 0.0, 2, 'wrong', {LARGE_MISS: (0.6, 'large')})]
-    chosen = {group: [(score.index, text) for score, text in found] for group, found in choose(scores, 2).items()}
+    small, large = Surprise(0.1, 'small', 7), Surprise(0.6, 'large', 5)
+    scores = [ImageScore(0, 0.5, 1, 'even'), ImageScore(1, 1.0, 1, 'few right', {LARGE_MISS: small}),
+              ImageScore(2, 1.0, 4, 'many right'), ImageScore(3, 0.0, 2, 'wrong', {LARGE_MISS: large})]
+    chosen = {group: [(score.index, text) for score, text, _ in found] for group, found in choose(scores, 2).items()}
     assert chosen == {'best': [(2, 'many right'), (1, 'few right')], 'worst': [(3, 'wrong'), (0, 'even')],
                       LARGE_MISS: [(3, 'large'), (1, 'small')]}
-    assert [score.index for score, _ in choose(scores, 3)['worst']] == [3]  # the others are the best already
-    assert [score.index for score, _ in choose(scores[1:], 1)['worst']] == [3]
+    assert [one.score.index for one in choose(scores, 3)['worst']] == [3]  # the others are the best already
+    assert [one.score.index for one in choose(scores[1:], 1)['worst']] == [3]
+    assert [one.mark for one in choose(scores, 2)[LARGE_MISS]] == [(LARGE_MISS, 5), (LARGE_MISS, 7)]
+    assert all(one.mark is None for one in choose(scores, 2)['best'])
     assert 'worst' not in choose(scores[1:3], 1)  # nothing is wrong with what is left
     other = [ImageScore(0, 0.6, 1, ''), ImageScore(2, 0.2, 4, ''), ImageScore(3, 0.0, 2, '')]
     assert [(a.index, b.quality) for a, b in most_different(scores, other, 5)] == [(2, 0.2), (0, 0.6)]
