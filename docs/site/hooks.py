@@ -12,6 +12,13 @@ PAGES = ('configs/det/README.md', 'configs/seg/README.md', 'CONTRIBUTING.md', 'C
 GENERATED = {'index.md': 'README.md', **{page: page for page in PAGES}}  # page -> file of the repository
 
 
+def on_config(config):
+    """Put pages that the navigation does not name at the end of its guides."""
+    guides = next(section['Guides'] for section in config.nav if 'Guides' in section)
+    guides += sorted(page.name for page in (ROOT / 'docs').glob('*.md') if f"'{page.name}'" not in repr(config.nav))
+    return config
+
+
 def on_files(files: Files, config) -> Files:
     """Add pages for files outside docs/, and the other files that links lead to, as they are."""
     texts = {file.src_uri: Path(file.abs_src_path).read_text() for file in files if file.src_uri.endswith('.md')}
