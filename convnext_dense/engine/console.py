@@ -3,6 +3,7 @@ import logging
 import sys
 from contextlib import ExitStack
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
@@ -62,7 +63,7 @@ class ConsoleHook(Hook):
         if self.bar is None:
             return
         loss = (outputs or {}).get('loss')
-        shown = '' if loss is None else f', loss {float(loss):.3g}'
+        shown = '' if loss is None else f', loss {torch.as_tensor(loss).item():.3g}'
         self.bar.set_description(f'training{shown}{self.metric}', refresh=False)
         self.bar.update()
 

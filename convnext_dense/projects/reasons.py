@@ -38,7 +38,7 @@ def _input(plan: Plan, own: float, objects: Objects | None, device: str, given: 
     size = median(objects.sides)
     text += f'; the median object is then {size:.0f} pixels wide'
     if size < 9.5:
-        text += '; objects this small are often missed: cut the images into tiles before converting, or --image-size'
+        text += '; objects this small are often missed: --image-size, or train on tiles and predict with --tile'
     return text + '.'
 
 

@@ -17,7 +17,10 @@ import torch
 from convnext_dense.config import load_config
 from convnext_dense.engine.runner import DenseRunner, prepare_training
 from convnext_dense.mm.device import use_device
+from convnext_dense.projects.anchors import ious_of
 from convnext_dense.projects.choose import SHORT_SIDE, plan_project, write_project
+from convnext_dense.projects.objects import read_objects
+from convnext_dense.projects.plan import Plan
 
 METRICS = {'coco/segm_mAP': 'mask AP', 'coco/segm_mAP_s': 'small', 'coco/bbox_mAP': 'box AP', 'mIoU': 'mIoU'}
 
@@ -48,6 +51,9 @@ def compare(data: Path, args: argparse.Namespace) -> list[dict]:
         if rows and (recipe.short, recipe.detector) == (fitted.short, fitted.detector):
             rows.append({**rows[0], 'defaults': 'the same'})
             continue
+        if chosen.detector:
+            print(f'{data.name}, {name}: {small_covered(data, chosen):.0%} of the objects under 32 pixels (in the image) '
+                  'have an anchor with an IoU of 0.5', flush=True)
         folder = args.out / f'{data.name}-{name}'
         cfg = load_config(str(write_project(str(folder), chosen)))
         rows.append(dict(data=data.name, defaults=name, side=chosen.short,
@@ -55,6 +61,13 @@ def compare(data: Path, args: argparse.Namespace) -> list[dict]:
                          proposals=chosen.detector and chosen.detector.proposals, **train(cfg, args)))
         print(rows[-1], flush=True)
     return rows
+
+
+def small_covered(data: Path, chosen: Plan) -> float:
+    """Share of the training objects that COCO calls small whose best anchor has an IoU of 0.5."""
+    objects = read_objects(data / chosen.info.splits['train'].ann_file)
+    ious = ious_of(objects.resized(chosen.scale), chosen.detector.anchors)
+    return float((ious[objects.sides < 32] >= 0.5).mean())
 
 
 def train(cfg, args: argparse.Namespace) -> dict:
