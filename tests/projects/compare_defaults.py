@@ -52,8 +52,8 @@ def compare(data: Path, args: argparse.Namespace) -> list[dict]:
             rows.append({**rows[0], 'defaults': 'the same'})
             continue
         if chosen.detector:
-            print(f'{data.name}, {name}: {small_covered(data, chosen):.0%} of the objects under 32 pixels (in the image) '
-                  'have an anchor with an IoU of 0.5', flush=True)
+            print(f'{data.name}, {name}: {small_covered(data, chosen):.0%} of the objects under 32 pixels (in the '
+                  'image) have an anchor with an IoU of 0.5', flush=True)
         folder = args.out / f'{data.name}-{name}'
         cfg = load_config(str(write_project(str(folder), chosen)))
         rows.append(dict(data=data.name, defaults=name, side=chosen.short,
