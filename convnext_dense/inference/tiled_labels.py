@@ -1,7 +1,7 @@
 """The label map of a large image from the class scores of its tiles, averaged where they overlap. Needs no torch."""
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class Scores:
     """Class scores of a part of the image, kept as small as the network gives them.
 
     The scores of pixel (y, x) are the sum over i and j of ``rows[y, i] * columns[x, j] * values[i, j]``: bilinear
-    upsampling, and any sequence of it with cropping, is one matrix for each side. Those of `bilinear` and numpy's
+    upsampling, and any sequence of it with cropping, is one matrix for each side. Those of `upsampling` and numpy's
     ``eye`` (for scores that have the size of the part already) will do; no number in them may be negative.
 
     Args:
@@ -75,6 +75,51 @@ def bilinear(length: int, new_length: int, align_corners: bool = False) -> np.nd
     matrix[np.arange(new_length), lower] = 1 - (places - lower)
     matrix[np.arange(new_length), np.minimum(lower + 1, length - 1)] += places - lower
     return matrix
+
+
+def upsampling(scores: np.ndarray, place: tuple[slice, slice], places: Sequence[tuple[slice, slice]],
+               size: Sequence[int], padding: Sequence[tuple[int, int]], original: Sequence[int],
+               align_corners: bool = False) -> Scores:
+    """The scores of a window as part of a tile: upsampled, averaged over windows, padding cut off, and resized.
+
+    Args:
+        scores: float32 (h, w, classes) of the window.
+        place: of the window in the prepared tile, rows and columns.
+        places: of all windows of the tile, which lie in a grid.
+        size: (height, width) of the prepared tile.
+        padding: pixels that were added, ((top, bottom), (left, right)).
+        original: (height, width) of the tile.
+    """
+    matrices = []
+    for axis in (0, 1):
+        spans = tuple(sorted({(other[axis].start, other[axis].stop) for other in places}))
+        matrices.append(side_matrix(scores.shape[axis], (place[axis].start, place[axis].stop), spans, size[axis],
+                                    tuple(padding[axis]), original[axis], align_corners))
+    return Scores(scores, *matrices)
+
+
+@lru_cache(maxsize=256)
+def side_matrix(length: int, span: tuple[int, int], spans: tuple[tuple[int, int], ...], size: int,
+                padding: tuple[int, int], original: int, align_corners: bool) -> np.ndarray:
+    """The matrix (original, length) from the scores of a window to a tile, along one side.
+
+    Windows lie in a grid, so the number that see a pixel is a product of numbers by row and by column.
+
+    Args:
+        length: of the window's scores.
+        span: first pixel and end of the window.
+        spans: of all windows.
+        size: of the prepared tile.
+        padding: pixels before and after the image in it.
+        original: pixels of the tile.
+    """
+    counts = np.zeros(size, np.float32)
+    for start, end in spans:
+        counts[start:end] += 1
+    placed = np.zeros((size, length), np.float32)
+    placed[slice(*span)] = bilinear(length, span[1] - span[0], align_corners)
+    placed = (placed / counts[:, None])[padding[0]:size - padding[1]]
+    return placed if len(placed) == original else bilinear(len(placed), original, align_corners) @ placed
 
 
 def segment_tiled(image: np.ndarray, tiling: Tiling, scores_of: Callable, together: int = 1) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Models of mmdet and mmseg on images that are larger than a tile, for the Predictor and for `tools/test.py`."""
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 
 from ..visualization.predictions import instances_of
 from .results import Detections
-from .tiled_labels import Scores, bilinear, segment_tiled
+from .tiled_labels import Scores, segment_tiled, upsampling
 from .tiling import Tiling, detect_tiled
 
 TILES_TOGETHER = 8  # in one forward pass on a GPU; on a CPU one keeps all cores busy
@@ -61,8 +60,12 @@ class TiledNetwork:
         metas = [sample.metainfo for sample in data['data_samples']]
         size, windows = model.window_scores(data['inputs'], metas[0])
         windows = [(place, scores.float().permute(0, 2, 3, 1).cpu().numpy()) for place, scores in windows]
-        return [[upsampling(place, scores[index], size, meta, windows, model.align_corners)
-                 for place, scores in windows] for index, meta in enumerate(metas)]
+        places, found = [place[1:] for place, _ in windows], []
+        for index, meta in enumerate(metas):
+            left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
+            found.append([upsampling(scores[index], place[1:], places, size, ((top, bottom), (left, right)),
+                                     meta['ori_shape'], model.align_corners) for place, scores in windows])
+        return found
 
     def _full_scores(self, batch: dict) -> list[list[Scores]]:
         model = self.model
@@ -80,49 +83,6 @@ class TiledNetwork:
             rows, columns = (np.eye(side, dtype=np.float32) for side in scores.shape[1:])
             found.append([Scores(scores.permute(1, 2, 0).cpu().numpy(), rows, columns)])
         return found
-
-
-def upsampling(place: tuple, scores: np.ndarray, size: Sequence[int], meta: dict, windows: Sequence[tuple],
-               align_corners: bool) -> Scores:
-    """The scores (h, w, classes) of a window as part of a tile: upsampled, averaged, padding cut off, and resized.
-
-    Args:
-        place: of the window in the prepared tile, as indices of (N, C, H, W).
-        size: (height, width) of the prepared tile.
-        meta: of the tile.
-        windows: all windows of the tile, as (place, scores).
-    """
-    left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
-    matrices = []
-    for axis, padding in ((1, (top, bottom)), (2, (left, right))):
-        spans = tuple(sorted({(other[axis].start, other[axis].stop) for other, _ in windows}))
-        matrices.append(side_matrix(scores.shape[axis - 1], (place[axis].start, place[axis].stop), spans,
-                                    size[axis - 1], padding, meta['ori_shape'][axis - 1], align_corners))
-    return Scores(scores, *matrices)
-
-
-@lru_cache(maxsize=256)
-def side_matrix(length: int, span: tuple[int, int], spans: tuple[tuple[int, int], ...], size: int,
-                padding: tuple[int, int], original: int, align_corners: bool) -> np.ndarray:
-    """The matrix (original, length) from the scores of a window to a tile, along one side.
-
-    Windows lie in a grid, so the number that see a pixel is a product of numbers by row and by column.
-
-    Args:
-        length: of the window's scores.
-        span: first pixel and end of the window.
-        spans: of all windows.
-        size: of the prepared tile.
-        padding: pixels before and after the image in it.
-        original: pixels of the tile.
-    """
-    counts = np.zeros(size, np.float32)
-    for start, end in spans:
-        counts[start:end] += 1
-    placed = np.zeros((size, length), np.float32)
-    placed[slice(*span)] = bilinear(length, span[1] - span[0], align_corners)
-    placed = (placed / counts[:, None])[padding[0]:size - padding[1]]
-    return placed if len(placed) == original else bilinear(len(placed), original, align_corners) @ placed
 
 
 @MODELS.register_module()

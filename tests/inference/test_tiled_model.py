@@ -17,8 +17,8 @@ from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
 from convnext_dense.inference.predictor import Predictor
 from convnext_dense.inference.protocols import use_tiles, without_annotations
-from convnext_dense.inference.tiled_labels import Scores
-from convnext_dense.inference.tiled_model import TiledModel, TiledNetwork, side_matrix
+from convnext_dense.inference.tiled_labels import Scores, side_matrix
+from convnext_dense.inference.tiled_model import TiledModel, TiledNetwork
 from convnext_dense.inference.tiling import Tiling
 from convnext_dense.utils.run_lengths import EncodedMasks
 from convnext_dense.visualization.predictions import encode_mask, encoded_masks
