@@ -30,6 +30,9 @@ class BuildWithConfigsAndTools(build_py):
 # What the MM packages import without declaring it: mmsegmentation needs ftfy and regex, mmengine 0.10.7
 # needs pkg_resources for every `package::` base, which setuptools 81 removed.
 UNDECLARED = ['ftfy', 'regex', 'setuptools<81']
+# Backbones, checkpoints, evaluation. Not required by the package itself: its runtime for exported models does without.
+TORCH = ['torch>=2.4', 'torchvision>=0.19', 'faster-coco-eval>=1.6', 'safetensors>=0.4', 'pyyaml>=6', 'filelock>=3.10']
+EXPORT = ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18']
 
 setup(
     name='convnext-dense',
@@ -42,28 +45,27 @@ setup(
     packages=find_packages(include=['convnext_dense', 'convnext_dense.*']),
     package_data={'convnext_dense': ['py.typed', 'benchmark/*.cpp']},
     install_requires=[
-        'torch>=2.4',
-        'torchvision>=0.19',
         'numpy>=1.26',
         'opencv-python>=4.8',
         'pycocotools>=2.0.7',
-        'faster-coco-eval>=1.6',
-        'safetensors>=0.4',
         'matplotlib>=3.7',
         'pillow>=9',
-        'pyyaml>=6',
         'tqdm>=4.60',
-        'filelock>=3.10',
     ],
     extras_require={
-        'openmmlab': ['mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', *UNDECLARED],
-        'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
+        'torch': TORCH,
+        'openmmlab': [*TORCH, 'mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2',
+                      *UNDECLARED],
+        'onedl': [*TORCH, 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
                   'onedl-mmsegmentation>=1.4.2', *UNDECLARED],
         'hub': ['huggingface_hub>=0.23'],  # for hf-hub: checkpoints
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
-        'test': ['pytest>=8', 'pytest-xdist>=3', 'ruff==0.17.5', 'import-linter>=2.5', 'wheel', 'timm>=1.0',
-                 'transformers>=4.56', 'tidecv>=1.0.1', 'onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18',
-                 'supervision>=0.25', 'nbclient>=0.10', 'ipykernel>=6'],
+        'export': EXPORT,
+        'runtime': ['onnxruntime>=1.18'],  # exported models (docs/deploy.md), without torch
+        'openvino': ['openvino>=2024.4'],
+        'test': [*EXPORT, 'openvino>=2024.4', 'pytest>=8', 'pytest-xdist>=3', 'ruff==0.17.5', 'import-linter>=2.5',
+                 'wheel', 'timm>=1.0', 'transformers>=4.56', 'tidecv>=1.0.1', 'supervision>=0.25',
+                 'nbclient>=0.10', 'ipykernel>=6'],
     },
     entry_points={'console_scripts': ['convnext-dense=convnext_dense.cli:main']},
     cmdclass={'build_py': BuildWithConfigsAndTools},

@@ -1,7 +1,8 @@
 """ConvNeXt for dense prediction.
 
 Importing this package prepares the installed MM stack (operators, safe loading, known breakages) and then registers
-everything that can be registered with what is installed. The backbones alone need torch and nothing else.
+everything that can be registered with what is installed. The backbones alone need torch and nothing else; without
+torch there is `convnext_dense.runtime`, which runs exported models.
 """
 import sys
 from pathlib import Path
@@ -25,7 +26,10 @@ def prepare() -> None:
     """
     if 'ConvNeXt' in globals():
         return
-    from .mm import environment, patches
+    from .mm import environment
+    if not environment.installed('torch'):
+        return
+    from .mm import patches
     patches.before_mm_imports()
     from .checkpoints import load_checkpoint, loading, read_checkpoint
     from .models import ConvNeXt, RoadmapNet
@@ -60,10 +64,11 @@ def __getattr__(name: str):
     """`Predictor` is imported when it is first used: it needs mmengine, and what draws."""
     if name not in __all__:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from .mm import environment
+    environment.require('torch')
     prepare()
     if name != 'Predictor':
         return globals()[name]
-    from .mm import environment
     environment.require('mmengine')
     from .inference.predictor import Predictor
     return Predictor

@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--clock', choices=tuple(CLOCKS), default='wall',
                         help='with --compare: cpu counts the processor time of this process alone, for a busy machine '
                              '(with --threads 1)')
+    parser.add_argument('--exported', nargs='+', default=[], metavar='FILE', help='exported models (docs/deploy.md) of '
+                        'the same weights, interleaved with PyTorch eager; results are compared')
     parser.add_argument('--autocast', choices=('bfloat16', 'float16'), help='with --compare: mixed precision on both')
 
 
@@ -53,6 +55,9 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
         raise UserError('benchmark model: --batch, --rounds and --size must be at least 1')
     if (args.train or args.autocast or args.clock != 'wall') and not args.compare:
         raise UserError('benchmark model: --train, --autocast and --clock go with --compare')
+    if args.exported and (args.compare or not args.checkpoint):
+        raise UserError('benchmark model: --exported goes with --checkpoint, the weights that were exported, and '
+                        'without --compare')
     use_device(args.device)
     cfg = load_config(args.config, args.cfg_options)
     if not args.checkpoint:
@@ -71,12 +76,19 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
             raise UserError(f'benchmark model: {args.images} gives images of {len(shapes)} sizes, as '
                             f'{" and ".join(map(str, sorted(shapes)[:2]))}, which cannot be one batch: use --batch 1, '
                             'or images of one size')
-        result = compare(predictors, batch, args) if args.compare else measure(predictor, batch, args)
+        if args.exported:
+            from .exported import measure_exported
+            result = measure_exported(predictor, args.exported, batch, args)
+        else:
+            result = compare(predictors, batch, args) if args.compare else measure(predictor, batch, args)
     result |= dict(config=args.config, weights=args.checkpoint or 'random', machine=describe_machine(args.device),
                    batch=args.batch, network_input=shapes.pop(), rounds=args.rounds)
     if args.compare:
         result |= dict(autocast=args.autocast, clock=args.clock)
         return result, format_comparison(result)
+    if args.exported:
+        from .exported import format_exported
+        return result, format_exported(result)
     return result, format_result(result)
 
 

@@ -12,7 +12,7 @@ COMMANDS = {
     'data': ('convert_dataset', 'check_dataset', 'browse_dataset', 'make_shapes'),
     'training': ('new_project', 'train', 'show_lr'),
     'evaluation and inference': ('test', 'report', 'predict', 'reproduce'),
-    'checkpoints': ('convert_checkpoint', 'publish_checkpoint'),
+    'checkpoints and deployment': ('convert_checkpoint', 'publish_checkpoint', 'export'),
     'models and this machine': ('model_info', 'roadmap', 'benchmark', 'check_ops', 'demo'),
 }
 RESUMABLE = ('train',)  # commands with --resume
@@ -39,7 +39,15 @@ def main() -> None:
 
 def run(name: str) -> None:
     """Run one command with the arguments in ``sys.argv``, and exit."""
-    run_tool(lambda: import_module(f'{__name__}.{name}').main(), resumable=name in RESUMABLE)
+    def main() -> None:
+        try:
+            import_module(f'{__name__}.{name}').main()
+        except ModuleNotFoundError as error:
+            from ..mm import environment
+            environment.require(error.name)  # one sentence for a package that is not installed
+            raise
+
+    run_tool(main, resumable=name in RESUMABLE)
 
 
 def overview() -> str:

@@ -1,10 +1,12 @@
 """Predict images and videos: pictures, label maps and COCO json.
 
-Name a config and its trained weights, the folder of a run, or a model-zoo entry (docs/recipes.md):
+Name a config and its trained weights, the folder of a run, a model-zoo entry (docs/recipes.md) or an exported model
+(docs/deploy.md):
 
   python tools/predict.py CONFIG.py CHECKPOINT INPUT... --out DIR
   python tools/predict.py projects/people/run INPUT... --out DIR
   python tools/predict.py ENTRY INPUT... --out DIR
+  python tools/predict.py MODEL.onnx INPUT... --out DIR
 
 An INPUT is an image, a video, a folder or a glob in quotes. Files that cannot be predicted are reported and skipped;
 the exit status is then 1.
@@ -23,7 +25,7 @@ COLOUR_BY = ('class', 'instance')
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model_and_inputs', nargs='+', metavar='ARG',
-                        help='CONFIG CHECKPOINT INPUT..., RUN INPUT... or ENTRY INPUT...')
+                        help='CONFIG CHECKPOINT INPUT..., RUN INPUT..., ENTRY INPUT... or MODEL INPUT...')
     parser.add_argument('--out', default='predictions', metavar='DIR', help='folder for results (default: %(default)s)')
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='detections below this score are neither drawn nor written (default: %(default)s)')
@@ -57,21 +59,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    environment.require('mmengine')
     from ..inference.files import predict_files
     from ..inference.inputs import find_inputs
     from ..inference.outputs import Output
-    from ..inference.predictor import Predictor
     from ..inference.tiling import Tiling
-    from ..mm.device import use_device
     from ..utils.files import check_writable
-    use_device(args.device)
     if args.tile is not None:
         Tiling(args.tile, args.overlap)
     check_writable(os.path.join(args.out, 'predictions.json'))
     inputs = find_inputs(args.inputs, exclude=args.out)  # before the model, whose loading takes longer
-    predictor = Predictor(*args.model, device=args.device, cfg_options=args.cfg_options, score_thr=args.score_thr,
-                          precision=args.precision, compile=args.compile, tile=args.tile, overlap=args.overlap)
+    predictor = load_predictor(args)
     output = Output(args.out, predictor.classes, predictor.palette, not args.no_pictures,
                     dict(hide=args.hide, colour_by=args.colour_by))
     try:
@@ -83,6 +80,23 @@ def main(argv: list[str] | None = None) -> None:
         print(f'skipped {source.path}: {reason}', file=sys.stderr)
     if skipped:
         raise_or_exit(skipped, inputs)
+
+
+def load_predictor(args: argparse.Namespace):
+    """The trained model, or the exported one, which needs no torch."""
+    from ..runtime.backends import is_exported
+    if is_exported(args.model[0]):
+        if args.cfg_options or args.compile or args.precision != 'fp32' or args.tile is not None:
+            raise UserError(f'{args.model[0]} is an exported model and runs as it was exported: leave out '
+                            '--cfg-options, --compile, --precision and --tile')
+        from ..runtime import Predictor
+        return Predictor(args.model[0], args.device, score_thr=args.score_thr)
+    environment.require('torch', 'mmengine')
+    from ..inference.predictor import Predictor
+    from ..mm.device import use_device
+    use_device(args.device)
+    return Predictor(*args.model, device=args.device, cfg_options=args.cfg_options, score_thr=args.score_thr,
+                     precision=args.precision, compile=args.compile, tile=args.tile, overlap=args.overlap)
 
 
 def raise_or_exit(skipped: list, inputs: list) -> None:

@@ -10,7 +10,8 @@ from ..utils.images import TILED_MAX_PIXELS, allow_pixels
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog='Many GPUs: tools/dist_test.sh CONFIG CHECKPOINT GPUS')
     parser.add_argument('config', help='a config file, or one of the package (det/... or seg/...)')
-    parser.add_argument('checkpoint', help='trained weights: a file, a URL or a name of the zoo')
+    parser.add_argument('checkpoint', help='trained weights: a file, a URL or a name of the zoo; or an exported '
+                        'model (docs/deploy.md)')
     parser.add_argument('--work-dir', help='folder for metrics.json and logs (default: work_dirs/<config name>)')
     parser.add_argument('--data-root', help='folder of the data, for the loader and the evaluator')
     parser.add_argument('--show-dir', help='draw predictions beside the ground truth into this folder')
@@ -77,15 +78,23 @@ def test(args: argparse.Namespace) -> None:
     import torch
 
     from ..config import load_config
+    from ..engine.exported import use_exported
     from ..engine.results import draw_predictions, dump_predictions, write_metrics
     from ..engine.runner import DenseRunner, prepare_testing
     from ..evaluation.prediction_file import PREDICTIONS
     from ..mm.device import use_device
     from ..report import write_report
+    from ..runtime.backends import is_exported
     use_device(args.device)
     cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
     cfg = prepare_testing(cfg, args.checkpoint, args.launcher)
     apply_protocols(cfg, args)
+    if is_exported(args.checkpoint):
+        if args.slide is not None or args.whole or args.ms_flip or args.tta is not None or args.soft_nms \
+                or args.tile is not None:
+            raise UserError(f'{args.checkpoint} is tested as it was exported: leave out the flags of test protocols, '
+                            'or export the model with another test_cfg (--cfg-options)')
+        use_exported(cfg, args.checkpoint, args.device)
     predictions = Path(cfg.work_dir, PREDICTIONS)
     for file in dict.fromkeys([args.out] * bool(args.out) + [str(predictions)] * args.report):
         dump_predictions(cfg, file)

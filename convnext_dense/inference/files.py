@@ -2,6 +2,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from ..utils.read_ahead import read_ahead
 from ..visualization.draw import read_image
 from .inputs import Input, frame_count, read_frames
 from .outputs import Output
-from .predictor import Predictor
 from .results import Detections, Segmentation
+
+if TYPE_CHECKING:  # the runtime's, which does without torch, has the same methods
+    from .predictor import Predictor
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Job:
     sample: dict
 
 
-def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output, batch_size: int = 1
+def predict_files(predictor: 'Predictor', inputs: Sequence[Input], output: Output, batch_size: int = 1
                   ) -> list[tuple[Input, str]]:
     """Predict every file and write its results; files that cannot be predicted are skipped.
 
@@ -52,7 +55,7 @@ def predict_files(predictor: Predictor, inputs: Sequence[Input], output: Output,
     return skipped
 
 
-def _predict(predictor: Predictor, jobs: list[Job], skipped: list[tuple[Input, str]]
+def _predict(predictor: 'Predictor', jobs: list[Job], skipped: list[tuple[Input, str]]
              ) -> list[tuple[Job, Detections | Segmentation]]:
     """Jobs with their results; if a batch is refused, each on its own, and what is still refused joins `skipped`."""
     try:
@@ -64,7 +67,7 @@ def _predict(predictor: Predictor, jobs: list[Job], skipped: list[tuple[Input, s
     return [done for job in jobs for done in _predict(predictor, [job], skipped)]
 
 
-def _read(predictor: Predictor, inputs: Sequence[Input], pictures: bool, skipped: list[tuple[Input, str]]
+def _read(predictor: 'Predictor', inputs: Sequence[Input], pictures: bool, skipped: list[tuple[Input, str]]
           ) -> Iterator[Job]:
     """Every image and frame that can be predicted; the other files are added to `skipped`."""
     for source in inputs:

@@ -1,10 +1,7 @@
 """Where a process computes: on a GPU or the CPU, and as which of several ranks."""
 import os
 
-import torch
-
 from ..errors import UserError
-from . import patches
 
 
 def use_device(device: str) -> None:
@@ -13,6 +10,9 @@ def use_device(device: str) -> None:
     Raises:
         UserError: 'cuda' was asked for and torch sees no GPU.
     """
+    import torch  # late: `launched_rank` does without
+
+    from . import patches
     if device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda was asked for, but torch sees no GPU: '
                         'use --device cpu, or check the driver with nvidia-smi and that torch is a CUDA build')

@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
     """Installed versions of what results depend on, distribution name -> version."""
     names = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pycocotools', 'faster-coco-eval', 'mmengine',
              'mmcv-lite', 'mmcv', 'mmdet', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
-             'onedl-mmsegmentation')
+             'onedl-mmsegmentation', 'onnx', 'onnxruntime', 'openvino')
     found = {'python': '.'.join(map(str, sys.version_info[:3]))}
     for name in names:
         try:

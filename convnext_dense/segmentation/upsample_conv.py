@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.kernels import linear
+from ..models.kernels import exporting, linear
 
 BLOCK = 64  # output positions of one product with an interpolation matrix; beyond it most of the matrix is zero
 
@@ -63,7 +63,8 @@ def upsample_conv2d(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None 
     maps = [m.contiguous(memory_format=torch.channels_last) for m in maps]
     size, padding = maps[0].shape[2:], weight.shape[-1] // 2
     slices = weight.split([m.shape[1] for m in maps], dim=1)
-    full = [i for i, m in enumerate(maps) if m.shape[2:] == size]
+    # a graph for any size must not ask whether a map happens to have the size of the first
+    full = [0] if exporting() else [i for i, m in enumerate(maps) if m.shape[2:] == size]
     total = None
     for i, m in enumerate(maps):
         if i not in full:

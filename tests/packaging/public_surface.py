@@ -13,7 +13,7 @@ from convnext_dense.cli import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / 'tests/data/public_surface.json'
 EXPORTING = ('convnext_dense', 'convnext_dense.models', 'convnext_dense.checkpoints', 'convnext_dense.optim',
-             'convnext_dense.config', 'convnext_dense.report')
+             'convnext_dense.config', 'convnext_dense.report', 'convnext_dense.deploy', 'convnext_dense.runtime')
 REGISTRIES = ('MODELS', 'DATASETS', 'TRANSFORMS', 'METRICS', 'HOOKS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS')
 
 

@@ -1,0 +1,39 @@
+"""Exported models beside PyTorch eager, interleaved, from files to results."""
+import argparse
+from functools import partial
+from pathlib import Path
+
+from ..deploy.proof import compare
+from ..inference.predictor import Predictor
+from ..runtime import Predictor as Exported
+from .timing import interleaved_medians
+
+EAGER = 'PyTorch eager'
+
+
+def measure_exported(predictor: Predictor, files: list[str], batch: list[Path], args: argparse.Namespace) -> dict:
+    """Median milliseconds of a batch by model, and how results differ from eager's."""
+    exported = {file: Exported(file, args.device, args.threads, score_thr=0) for file in files}
+
+    def whole(runner):
+        return runner.predict([runner.load(file) for file in batch])
+
+    seconds = interleaved_medians({name: partial(whole, runner) for name, runner in
+                                   {EAGER: predictor, **exported}.items()}, args.rounds)
+    expected = whole(predictor)
+    return dict(latency_ms={name: 1e3 * value for name, value in seconds.items()},
+                differences={file: str(compare(expected, whole(runner))) for file, runner in exported.items()},
+                precision={file: runner.metadata.precision for file, runner in exported.items()})
+
+
+def format_exported(result: dict) -> str:
+    """The measurements as text with one Markdown table."""
+    eager = result['latency_ms'][EAGER]
+    lines = [f"{Path(result['config']).stem}, {result['weights']}, {result['machine']}",
+             f"network input {result['batch']}x{'x'.join(map(str, result['network_input']))}, medians of "
+             f"{result['rounds']} interleaved rounds", '', '| | precision | ms per batch | times as fast |',
+             '| --- | --- | ---: | ---: |']
+    lines += [f"| {Path(name).name} | {result['precision'].get(name, 'float32')} | {value:.1f} | {eager / value:.2f} |"
+              for name, value in result['latency_ms'].items()]
+    lines += ['', *(f'{Path(file).name} against PyTorch: {text}' for file, text in result['differences'].items())]
+    return '\n'.join(lines)

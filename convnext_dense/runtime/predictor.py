@@ -1,0 +1,206 @@
+"""Images in, plain results out, from an exported file: what `convnext_dense.Predictor` does, without torch."""
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from ..inference.arrays import to_rgb
+from ..inference.results import Detections, Segmentation
+from ..utils.windows import window_starts
+from ..visualization.draw import UNREADABLE, Colour, check_readable, read_image
+from .backends import open_model
+from .images import paste, prepare, upsample
+
+Picture = str | os.PathLike | np.ndarray | Image.Image | BinaryIO
+CLASSES_TOGETHER = 32  # whose scores are at the size of the image at one time
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, ready for the graph.
+
+    Args:
+        inputs: uint8 (3, h, w), what the graph takes.
+        size: (height, width) of the image.
+        resized: (height, width) of it in `inputs`, without padding.
+    """
+    inputs: np.ndarray
+    size: tuple[int, int]
+    resized: tuple[int, int]
+
+
+class Predictor:
+    """An exported model, ready for images.
+
+    Args:
+        model: a file that ``tools/export.py`` wrote: ONNX (.onnx), OpenVINO (.xml) or torch.export (.pt2).
+        device: 'auto', 'cpu' or 'cuda'; for ONNX also an execution provider, for OpenVINO one of its devices.
+        threads: of the CPU; None leaves it to the runtime.
+        score_thr: detections below this score are left out, 0 to 1; the graph leaves out those below the config's.
+
+    Attributes:
+        task: 'det' or 'seg'.
+        classes: names, in the order of the labels.
+        palette: RGB colour of every class.
+        metadata: all that the file says of itself (`runtime.metadata.Metadata`).
+
+    Raises:
+        UserError: no such file, one that is damaged or of another origin, a runtime or device that is not there.
+    """
+
+    def __init__(self, model: str | os.PathLike, device: str = 'auto', threads: int | None = None,
+                 score_thr: float = 0.3):
+        if not 0 <= score_thr <= 1:
+            raise UserError(f'score_thr={score_thr}: expected a score from 0 to 1')
+        self.score_thr, self.backend = score_thr, open_model(model, device, threads)
+        self.metadata = self.backend.metadata
+        self.task, self.classes = self.metadata.task, tuple(self.metadata.classes)
+        self.palette: list[Colour] = [tuple(colour) for colour in self.metadata.palette]
+
+    def __call__(self, images: Picture | Sequence[Picture], batch_size: int = 1,
+                 value_range: tuple[float, float] | None = None):
+        """Predict one image, or a list of them.
+
+        Args:
+            images: a path, a file object, a PIL image or an array (`inference.arrays.to_rgb`); a list gives a list of
+                results in its order.
+            batch_size: images that go through the network together, where they have the same size.
+            value_range: (low, high), the values of black and white in arrays and PIL images; not for files.
+
+        Returns:
+            `Detections` or `Segmentation`, at the size of the image.
+
+        Raises:
+            UserError: an image cannot be read, or an array is no image.
+        """
+        single = isinstance(images, str | os.PathLike | np.ndarray | Image.Image) or hasattr(images, 'read')
+        images = [images] if single else list(images)
+        results = []
+        for start in range(0, len(images), batch_size):
+            some = images[start:start + batch_size]
+            read = [_read(image, value_range) for image in some]
+            found = self.predict([self._prepare(image) for image in read])
+            for result, source, array in zip(found, some, read, strict=True):
+                result.image = source if isinstance(source, str | os.PathLike) else array
+            results += found
+        return results[0] if single else results
+
+    def load(self, image: Picture, value_range: tuple[float, float] | None = None) -> Sample:
+        """One image, read and resized, for `predict`; arguments and errors as of a call."""
+        return self._prepare(_read(image, value_range))
+
+    def _prepare(self, image: np.ndarray) -> Sample:
+        inputs, resized = prepare(image, self.metadata)
+        return Sample(inputs, image.shape[:2], resized)
+
+    def predict(self, samples: Sequence[Sample]) -> list[Detections | Segmentation]:
+        """Results of samples that `load` gave; those of one shape go through the network together."""
+        by_shape = defaultdict(list)
+        for index, sample in enumerate(samples):
+            by_shape[sample.inputs.shape].append(index)
+        results = [None] * len(samples)
+        for indices in by_shape.values():
+            together = self.metadata.batch or len(indices)
+            for start in range(0, len(indices), together):
+                some = indices[start:start + together]
+                found = self._run([samples[index] for index in some])
+                for index, result in zip(some, found, strict=True):
+                    results[index] = result
+        return results
+
+    def class_scores(self, sample: Sample) -> np.ndarray:
+        """Scores (classes, H, W) of a segmentor at the size of the image, before the best class is chosen."""
+        windows, = self._windows([sample])
+        return self._scores(windows, sample, slice(None))
+
+    def _run(self, samples: list[Sample]) -> list[Detections | Segmentation]:
+        """Results of samples of one shape."""
+        if self.task == 'seg':
+            return [self._label_map(windows, sample)
+                    for windows, sample in zip(self._windows(samples), samples, strict=True)]
+        outputs = self._outputs(np.stack([sample.inputs for sample in samples]))
+        return [self._detections([output[index] for output in outputs], sample)
+                for index, sample in enumerate(samples)]
+
+    def _outputs(self, images: np.ndarray) -> list[np.ndarray]:
+        """The graph's outputs for a batch, filled up where the graph is for a larger one."""
+        count, batch = len(images), self.metadata.batch or len(images)
+        if count < batch:
+            images = np.concatenate([images, np.repeat(images[-1:], batch - count, 0)])
+        return [output[:count] for output in self.backend.run(images)]
+
+    def _detections(self, outputs: list[np.ndarray], sample: Sample) -> Detections:
+        boxes, scores, labels, *masks = outputs
+        kept = scores > 0
+        ratio = np.array([resized / side for side, resized in zip(sample.size, sample.resized, strict=True)][::-1] * 2,
+                         np.float32)
+        boxes = boxes[kept] / ratio
+        if masks:
+            masks = paste(masks[0][kept], boxes, sample.size, self.metadata.mask_threshold)
+        found = Detections(labels[kept].astype(np.int64), boxes, masks if len(outputs) > 3 else None, scores[kept],
+                           self.classes, tuple(sample.size), self.palette)
+        return found.above(self.score_thr)[::-1]  # `above` has the best one last
+
+    def _windows(self, samples: list[Sample]) -> list[list[tuple]]:
+        """For every sample of one shape: (place, class scores) of each window, as the graph gives them."""
+        images = np.stack([sample.inputs for sample in samples])
+        sides = images.shape[2:]
+        crop = [min(*pair) for pair in zip(self.metadata.window or sides, sides, strict=True)]
+        starts = [window_starts(*along) for along in zip(sides, crop, self.metadata.stride or crop, strict=True)]
+        found = [[] for _ in samples]
+        for y in starts[0]:
+            for x in starts[1]:
+                place = slice(y, y + crop[0]), slice(x, x + crop[1])
+                scores, = self._outputs(np.ascontiguousarray(images[(..., *place)]))
+                for windows, own in zip(found, scores, strict=True):
+                    windows.append((place, own))
+        return found
+
+    def _label_map(self, windows: list[tuple], sample: Sample) -> Segmentation:
+        """The best class of every pixel, some classes at a time."""
+        best = labels = None
+        dtype = np.uint8 if len(self.classes) <= 255 else np.uint16
+        for start in range(0, len(self.classes), CLASSES_TOGETHER):
+            scores = self._scores(windows, sample, slice(start, start + CLASSES_TOGETHER))
+            label, score = scores.argmax(0), scores.max(0)
+            if best is None:
+                best, labels = score, label.astype(dtype)
+            else:  # of equal scores the first class wins
+                better = score > best
+                best[better], labels[better] = score[better], label[better] + start
+        return Segmentation(labels, self.classes, self.palette)
+
+    def _scores(self, windows: list[tuple], sample: Sample, classes: slice) -> np.ndarray:
+        """Scores (C, H, W) of some classes: those of all windows, upsampled and averaged, at the image's size."""
+        sides = sample.inputs.shape[1:]
+        parts = [(place, upsample(scores[classes], [each.stop - each.start for each in place]))
+                 for place, scores in windows]
+        if len(parts) == 1:
+            total = parts[0][1]
+        else:
+            total, count = np.zeros((len(parts[0][1]), *sides), np.float32), np.zeros(sides, np.float32)
+            for place, scores in parts:
+                total[(slice(None), *place)] += scores
+                count[place] += 1
+            total /= count
+        return upsample(total[:, :sample.resized[0], :sample.resized[1]], sample.size)
+
+
+def _read(image: Picture, value_range: tuple[float, float] | None) -> np.ndarray:
+    """RGB, uint8 (H, W, 3), of a file, a file object or an image in memory."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(os.fspath(image))
+    if not hasattr(image, 'read'):
+        return to_rgb(image, value_range)
+    check_readable(image, 'the file object')
+    image.seek(0)
+    found = cv2.imdecode(np.frombuffer(image.read(), np.uint8), cv2.IMREAD_COLOR)
+    if found is None:
+        raise UserError(UNREADABLE.format('the file object'))
+    return cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
