@@ -1,5 +1,6 @@
-"""Write a config for your own data (a folder that tools/convert_dataset.py wrote), fitted to it and to this machine."""
+"""Write a config for your own data, fitted to it and to this machine."""
 import argparse
+from pathlib import Path
 
 from .running import tool_line
 
@@ -11,7 +12,8 @@ STARTS = ('published', 'imagenet', 'random')
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', help='new folder for config.py and, later, the run')
-    parser.add_argument('--data', required=True, help='converted data set: the folder with dataset.json')
+    parser.add_argument('--data', required=True, help='a converted data set, a COCO folder with train and '
+                        'val, or a folder in another format that needs no options (docs/datasets.md)')
     parser.add_argument('--task', choices=['det', 'seg'], help='default: the task of the data')
     parser.add_argument('--arch', choices=ARCHITECTURES, help='backbone size (default: tiny; atto without a GPU)')
     parser.add_argument('--start', metavar='WEIGHTS', help=f'initial weights: {", ".join(STARTS)} (a published '
@@ -32,14 +34,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     import torch
 
+    from ..datasets.direct import open_dataset
     from ..projects.choose import plan_project, write_project
     from ..projects.timing import estimate
-    chosen = plan_project(args.data, args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
-                          args.device, args.fit == 'data')
+    data, info, notes = open_dataset(Path(args.data), Path(args.folder, 'data'))
+    chosen = plan_project(str(data), args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
+                          args.device, args.fit == 'data', info)
     file = write_project(args.folder, chosen)
     print(f'{file}: ConvNeXt {chosen.arch} from {chosen.start}, {len(chosen.info.classes)} class(es), input side '
           f'{chosen.short}, {chosen.batch} images per step, {chosen.epochs} epochs = {chosen.iterations} steps')
-    for reason in chosen.reasons:
+    for reason in (*notes, *chosen.reasons):
         print(f'  {reason}')
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if device == 'cpu' or torch.cuda.is_available():

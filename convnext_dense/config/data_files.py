@@ -59,10 +59,9 @@ def _prepare_or_name_file(dataset, index: int):
 
     Names a file that is no image or has too many pixels to be decoded, and labels that no class has.
     """
-    image, *labels = _files(dataset, index) or ['']
-    _check_header(image, partial(check_values, value_range=loaded_range(dataset)))
-    for file in labels:
-        _check_header(file, image_size)
+    image = dataset.get_data_info(index).get('img_path')
+    for file in _files(dataset, index):
+        _check_header(file, partial(check_values, value_range=loaded_range(dataset)) if file == image else image_size)
     try:
         sample = type(dataset).prepare_data(dataset, index)
     except Exception as error:  # readers fail in many ways, mostly without the name of the file

@@ -34,7 +34,7 @@ EPOCHS = (12, 100)
 
 def plan_project(data: str, task: str | None = None, arch: str | None = None, start: str | None = None,
                  short: int | None = None, batch: int | None = None, epochs: int | None = None,
-                 device: str | None = None, fit: bool = True) -> Plan:
+                 device: str | None = None, fit: bool = True, info: DatasetInfo | None = None) -> Plan:
     """Choose everything that is not given, from the data and the machine.
 
     Args:
@@ -47,6 +47,7 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
         epochs: default: `IMAGES_SEEN` / training images, within `EPOCHS`.
         device: 'cuda' or 'cpu' to train on; default: a GPU if there is one.
         fit: fit anchors, proposals and detections to the objects (`fit_detector`); False keeps the recipe's.
+        info: of a folder without dataset.json (`datasets.direct.open_dataset`).
 
     Raises:
         UserError: no converted data set, a data set for another task, no training images, or an architecture or
@@ -55,7 +56,7 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
     for flag, value in (('--image-size', short), ('--batch-size', batch), ('--epochs', epochs)):
         if value is not None and value < 1:
             raise UserError(f'{flag} {value}: expected at least 1')
-    info = DatasetInfo.read(data)
+    info = info or DatasetInfo.read(data)
     root = Path(data).resolve()
     if task not in (None, info.task):
         raise UserError(f'--task {task}: {root / "dataset.json"} is a data set for {info.task}; leave --task out, or '

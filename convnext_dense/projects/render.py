@@ -76,7 +76,7 @@ def _det_data(plan: Plan) -> str:
     return f'''
 scale = {plan.scale}  # of the input: long and short side at most, in pixels
 train_pipeline = [
-    {_load_image(plan)},
+    {load_image(plan)},
     {load},
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.25), keep_ratio=True),
     dict(type='FastRandomFlip', prob=0.5),
@@ -84,7 +84,7 @@ train_pipeline = [
     dict(type='FastPackDetInputs'),
 ]
 test_pipeline = [
-    {_load_image(plan)},
+    {load_image(plan)},
     dict(type='Resize', scale=scale, keep_ratio=True),
     {load},
     dict(type='FastPackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
@@ -112,7 +112,7 @@ test_evaluator = val_evaluator
 '''
 
 
-def _load_image(plan: Plan) -> str:
+def load_image(plan: Plan) -> str:
     """The transform that reads images; values of more than 8 bits need the range of the data set."""
     value_range = plan.info.value_range
     if value_range is None:
@@ -172,7 +172,7 @@ def _seg_data(plan: Plan) -> str:
 crop_size = ({plan.short}, {plan.short})
 scale = ({4 * plan.short}, {plan.short})  # of the input: the short side decides
 train_pipeline = [
-    {_load_image(plan)},
+    {load_image(plan)},
     dict(type='FastLoadAnnotations', reduce_zero_label=False),
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='FastRandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -181,7 +181,7 @@ train_pipeline = [
     dict(type='FastPackSegInputs'),
 ]
 test_pipeline = [
-    {_load_image(plan)},
+    {load_image(plan)},
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='FastLoadAnnotations', reduce_zero_label=False),  # after Resize: labels keep the image's own size
     dict(type='FastPackSegInputs'),

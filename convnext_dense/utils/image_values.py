@@ -27,13 +27,12 @@ def check_values(file, value_range: ValueRange | None = None, name: str | os.Pat
         name: what an error calls the image; default: ``file``.
 
     Raises:
-        UserError: it has several pages, or more than 8 bits a value and there is no range.
+        UserError: it has several pages, 2 or more than 4 channels, or more than 8 bits a value and there is no range.
         OSError: it cannot be read.
     """
     header, name = read_header(file, name), file if name is None else name
-    if header.pages > 1:
-        raise UserError(f'{name} has {header.pages} pages, of which only the first would be read: save every page as '
-                        'an image of its own')
+    if header.problem is not None:
+        raise UserError(f'{name} has {header.problem}')
     if header.is_deep and value_range is None:
         raise UserError(f'{name} has values of type {header.values}, and no range that maps them to 8 bits: convert '
                         'the data set with convert_dataset, which measures one, or load images with '
@@ -46,22 +45,16 @@ def read_bgr(content: bytes, name: str | os.PathLike, value_range: ValueRange | 
     header = check_values(io.BytesIO(content), value_range, name)
     if not header.is_deep:
         return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    values = read_values(content, name)
+    values = read_values(content)
     return None if values is None else to_8_bits(values, value_range)
 
 
-def read_values(content: bytes, name: str | os.PathLike) -> np.ndarray | None:
-    """The values of an image as stored, (H, W, 3); grey is repeated, a fourth channel left out; None if unreadable.
-
-    Raises:
-        UserError: it has another number of channels.
-    """
+def read_values(content: bytes) -> np.ndarray | None:
+    """The values of an image as stored, (H, W, 3); grey is repeated, a fourth channel left out; None if unreadable."""
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None:
-        return None
-    channels = 1 if values.ndim == 2 else values.shape[2]
+    channels = 0 if values is None else 1 if values.ndim == 2 else values.shape[2]
     if channels not in (1, 3, 4):
-        raise UserError(f'{name} has {channels} channels, expected 1, 3 or 4: save those to be used as an image of 3')
+        return None
     return np.repeat(values.reshape(*values.shape[:2], 1), 3, 2) if channels == 1 else values[..., :3]
 
 

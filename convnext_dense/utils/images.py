@@ -43,16 +43,27 @@ class ImageHeader:
         width, height: in pixels, as stored.
         values: type of a value: 'uint8' (also for 1, 2 and 4 bits), 'uint16', 'int16', 'float32', ...
         pages: images in the file; reduced copies and masks in a TIFF are not counted.
+        channels: of a TIFF; 3 for other formats, whose readers give no other number.
     """
     width: int
     height: int
     values: str = 'uint8'
     pages: int = 1
+    channels: int = 3
 
     @property
     def is_deep(self) -> bool:
         """Whether values must be mapped to 8 bits (`image_values`)."""
         return self.values != 'uint8'
+
+    @property
+    def problem(self) -> str | None:
+        """What of the file would not be read, for a sentence; None if all is."""
+        if self.pages > 1:
+            return f'{self.pages} pages, of which only the first would be read: save every page as an image of its own'
+        if self.channels not in (1, 3, 4):
+            return f'{self.channels} channels, expected 1, 3 or 4: save those to be used as an image of 3'
+        return None
 
 
 def max_pixels() -> int:
@@ -165,9 +176,9 @@ def _tiff_header(file: BinaryIO, name) -> ImageHeader:
             kinds = {1: 'uint', 2: 'int', 3: 'float'}
             if not pages or not tags.get(254, 0) & 5:  # NewSubfileType: 1 a reduced copy, 4 a mask
                 bits, kind = max(tags.get(258, (1,))), kinds.get((tags.get(339) or (1,))[0], 'uint')
-                pages.append((tags[256], tags[257], f'{kind}{max(bits, 8)}'))
-        width, height, values = pages[0]
-        header = ImageHeader(int(width), int(height), values, len(pages))
+                pages.append((tags[256], tags[257], f'{kind}{max(bits, 8)}', int(tags.get(277, 1))))
+        width, height, values, channels = pages[0]
+        header = ImageHeader(int(width), int(height), values, len(pages), channels)
     except (SyntaxError, IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise UnidentifiedImageError(f'cannot identify image file {name!r}') from error
     _check_size(header.width, header.height, name)

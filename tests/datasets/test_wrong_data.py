@@ -1,5 +1,6 @@
 """Data that used to be read wrongly without a word: recognised, and either read rightly or refused in a sentence."""
 import json
+import struct
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tool_runs import run_tool
 
+from convnext_dense.datasets.checks.files import read_facts
 from convnext_dense.datasets.layout import DatasetInfo
 from convnext_dense.errors import UserError
 from convnext_dense.utils.image_values import check_values, read_bgr, to_8_bits
@@ -143,7 +145,7 @@ def test_pages_of_a_tiff_are_never_dropped_in_silence(tmp_path):
     pages = [Image.fromarray(NOISE // n) for n in (1, 2, 3)]
     pages[0].save(source / 'images/1.png', 'TIFF', save_all=True, append_images=pages[1:])
     printed = convert(source, tmp_path / 'out', status=LOSSES).out
-    assert 'left out: 1 x image with several pages' in printed
+    assert 'left out: 1 x image with 3 pages, of which only the first would be read' in printed
     assert 'left out: 1 x object of an image that was left out' in printed
     with pytest.raises(UserError, match='has 3 pages'):
         read_image(source / 'images/1.png')
@@ -157,6 +159,20 @@ def test_reduced_copies_in_a_geotiff_are_no_pages(tmp_path):
     pages[0].save(tmp_path / 'a.tif', save_all=True, append_images=pages[1:], tiffinfo=info)
     assert read_header(tmp_path / 'a.tif').pages == 1 and check_values(tmp_path / 'a.tif').width == 16
     assert np.array_equal(read_image(tmp_path / 'a.tif'), NOISE)
+
+
+@pytest.mark.parametrize('channels, dtype', [(5, np.uint8), (6, np.uint16), (2, np.uint8)])
+def test_bands_beyond_four_are_never_dropped_in_silence(channels, dtype, tmp_path):
+    """A TIFF written by hand, since neither PIL nor OpenCV writes such ones: header, tags, pixels."""
+    pixels = np.ones((4, 4, channels), dtype)
+    tags = [(256, 4, 4), (257, 4, 4), (258, 3, 8 * pixels.itemsize), (259, 3, 1), (262, 3, 1), (273, 4, 200),
+            (277, 3, channels), (278, 4, 4), (279, 4, pixels.nbytes)]
+    head = struct.pack('<4sIH', b'II*\0', 8, len(tags)) + b''.join(
+        struct.pack('<HHII', number, kind, 1, value) for number, kind, value in tags) + bytes(4)
+    (tmp_path / 'a.tif').write_bytes(head.ljust(200, b'\0') + pixels.tobytes())
+    with pytest.raises(UserError, match=f'has {channels} channels, expected 1, 3 or 4'):
+        read_image(tmp_path / 'a.tif', (0, 2))
+    assert read_facts((str(tmp_path / 'a.tif'), False)).problem == 'unreadable'
 
 
 # ---- masks

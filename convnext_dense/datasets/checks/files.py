@@ -65,8 +65,10 @@ def read_facts(job: tuple[str, bool]) -> FileFacts:
         return FileFacts('empty')
     try:
         header = read_header(io.BytesIO(data), path)
+        if header.channels not in (1, 3, 4):
+            return FileFacts('unreadable', (header.width, header.height))
         if header.is_deep and not is_label:
-            return _deep_facts(data, path, header)
+            return _deep_facts(data, header)
         image = open_image(io.BytesIO(data), path)
     except OversizedImageError:
         return FileFacts('oversized')
@@ -91,9 +93,9 @@ def read_facts(job: tuple[str, bool]) -> FileFacts:
                  format=image.format, channels=channels, pages=header.pages)
 
 
-def _deep_facts(data: bytes, path: str, header: ImageHeader) -> FileFacts:
+def _deep_facts(data: bytes, header: ImageHeader) -> FileFacts:
     """Facts about an image of more than 8 bits, decoded as training does."""
-    values = read_values(data, path)
+    values = read_values(data)
     size = (header.width, header.height)
     if values is None:
         return FileFacts('unreadable', size)

@@ -42,6 +42,8 @@ class LabelCheck:
         self.files += 1
         self.images_with.update(label.values.keys())
         classes = {value: self.class_of(value) for value in label.values}
+        self.findings.checked['ignored pixels'] += sum(
+            count for value, count in label.values.items() if classes[value] is None)
         if all(number is None for number in classes.values()):
             add('label-all-ignored', label_file, value=f'values {sorted(classes)}')
         beyond = sorted(value for value, number in classes.items()

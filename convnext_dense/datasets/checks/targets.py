@@ -43,6 +43,12 @@ class LabelTarget:
 Target = CocoTarget | LabelTarget
 
 
+def is_known(path: Path) -> bool:
+    """Whether `targets_of_path` reads a path as it is."""
+    return bool(path.is_dir() and (path / INFO_FILE).is_file() or annotation_files(path)
+                or (path / 'images').is_dir() and (path / 'annotations').is_dir())
+
+
 def targets_of_path(path: Path, images: str | None = None) -> list[Target]:
     """The splits of a converted folder, a COCO json or folder, or a folder with images/ and annotations/.
 

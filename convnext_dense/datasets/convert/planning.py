@@ -105,9 +105,9 @@ def _image_header(sample: Sample, skipped: Skipped) -> ImageHeader | None:
         return None
     try:
         header = read_header(sample.image)
-        if header.pages == 1:
+        if header.problem is None:
             return header
-        skipped.add('image with several pages: save each as an image of its own', sample.image)
+        skipped.add(f'image with {header.problem}', sample.image)
     except FileNotFoundError:
         skipped.add('image does not exist', sample.image)
     except OversizedImageError:

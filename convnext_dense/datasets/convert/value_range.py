@@ -45,7 +45,7 @@ def find_range(images: list[tuple[Path, str]], how: str, notes: list[str]) -> li
 def _measured(files: list[Path], how: str) -> tuple[float, float]:
     sampled, extremes = [], []
     for file in files:
-        values = read_values(file.read_bytes(), file)
+        values = read_values(file.read_bytes())
         if values is None:
             raise UserError(f'{file} cannot be decoded: repair it, or remove it from the data set')
         values = values[np.isfinite(values)] if values.dtype.kind == 'f' else values.ravel()
