@@ -92,7 +92,8 @@ class EncodedMasks(Sequence):
     @cached_property
     def areas(self) -> np.ndarray:
         """Pixels of each mask, int64 (N,)."""
-        return coco_mask.area(self.rles).astype(np.int64) if self.rles else np.zeros(0, np.int64)
+        # one at a time: pycocotools 2.0.11 with numpy 2 fails on lists of more than 255
+        return np.array([coco_mask.area(rle) for rle in self.rles], np.int64)
 
     def __len__(self) -> int:
         return len(self.rles)

@@ -84,6 +84,8 @@ def test_encoded_masks_are_a_sequence_of_masks(dense):
     for mask, expected in zip(masks, dense, strict=True):
         assert np.array_equal(mask, expected)
     assert len(EncodedMasks([], (3, 4)).areas) == 0
+    many = EncodedMasks(masks.rles * 40, masks.size)
+    assert np.array_equal(many.areas, np.tile(masks.areas, 40))
 
 
 @pytest.mark.parametrize('factor', [1, 2, 3, 7, 50])
