@@ -2,6 +2,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from tool_runs import run_tool
 
 from convnext_dense.config import load_config
 from convnext_dense.inference import files, outputs
-from convnext_dense.inference.inputs import find_inputs, read_frames
+from convnext_dense.inference.inputs import Input, find_inputs, read_frames
 from convnext_dense.inference.outputs import Output
 from convnext_dense.inference.predictor import Predictor
 from convnext_dense.inference.results import Segmentation
@@ -167,7 +168,7 @@ def test_an_interrupt_leaves_what_was_done(tiny, checkpoints, images, tmp_path, 
 
 def test_results_are_saved_while_predicting(tmp_path, monkeypatch):
     """A process that is killed leaves a complete predictions.json of what was done up to the last saving."""
-    source, = find_inputs([__file__])
+    source = Input(Path(__file__), 'test_predict_tool')
     result = Segmentation(np.zeros((4, 6), np.uint8), ('a',))
     output = Output(tmp_path, ('a',), [(0, 0, 0)])
     output.add(source, None, None, result)
@@ -206,7 +207,7 @@ def test_files_of_one_name_get_results_of_their_own(images, tmp_path):
 
 
 def test_results_of_two_runs_do_not_mix(tmp_path):
-    source, = find_inputs([__file__])
+    source = Input(Path(__file__), 'test_predict_tool')
     for value in (1, 2):
         with Output(tmp_path, ('a', 'b', 'c'), [(0, 0, 0)] * 3) as output:
             output.add(source, None, None, Segmentation(np.full((4, 6), value, np.uint8), ('a', 'b', 'c')))
