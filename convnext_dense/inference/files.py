@@ -77,9 +77,11 @@ def _read(predictor: 'Predictor', inputs: Sequence[Input], pictures: bool, skipp
                     yield Job(source, index, frame, predictor.load(frame))
             else:
                 sample = predictor.load(source.path)
-                image = sample.get('image') if pictures else None  # one that is cut into tiles is not read twice
-                if pictures and image is None:
-                    image = read_image(source.path, predictor.value_range)
+                image = None
+                if pictures and isinstance(sample, dict) and 'image' in sample:
+                    image = sample['image']  # cut into tiles, so large: it is not read twice
+                elif pictures:
+                    image = read_image(source.path, getattr(predictor, 'value_range', None))
                 yield Job(source, None, image, sample)
         except UserError as error:
             skipped.append((source, str(error)))

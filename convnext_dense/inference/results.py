@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import UserError, few
 from ..utils.files import atomic_write
+from ..utils.images import TILED_MAX_PIXELS, allow_pixels
 from ..visualization.draw import Colour, Instances, distinct_colours, draw_instances, draw_segmentation, read_image
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # that `save` writes
@@ -77,7 +78,10 @@ class Result:
             raise UserError('there is no image to draw on: give draw(image) the RGB array or the file that was '
                             'predicted')
         image = np.asarray(image.convert('RGB')) if isinstance(image, Image.Image) else image
-        return image if isinstance(image, np.ndarray) else read_image(image)
+        if isinstance(image, np.ndarray):
+            return image
+        with allow_pixels(TILED_MAX_PIXELS):  # it has been predicted, perhaps in tiles
+            return read_image(image)
 
 
 @dataclass(repr=False, eq=False)

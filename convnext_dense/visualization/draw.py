@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UserError, few
 from ..utils.image_values import ValueRange, check_values, read_bgr
-from ..utils.images import TILED_MAX_PIXELS, allow_pixels
 from ..utils.run_lengths import EncodedMasks, crops
 
 Colour = tuple[int, int, int]
@@ -62,12 +61,11 @@ def read_image(path, value_range: ValueRange | None = None) -> np.ndarray:
         value_range: (low, high), which become 0 and 255 where a value has more than 8 bits (`utils.image_values`).
 
     Raises:
-        UserError: the file is missing, no image, has more pixels than can be predicted in tiles, several pages, or more
+        UserError: the file is missing, no image, has more pixels than `utils.images.max_pixels`, several pages, or more
             than 8 bits a value and there is no range.
     """
-    with allow_pixels(TILED_MAX_PIXELS):
-        check_readable(path, value_range=value_range)
-        image = read_bgr(Path(path).read_bytes(), path, value_range)
+    check_readable(path, value_range=value_range)
+    image = read_bgr(Path(path).read_bytes(), path, value_range)
     if image is None:
         raise UserError(UNREADABLE.format(path))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)  # in place: it may be large
@@ -77,7 +75,7 @@ def check_readable(path, name: str | None = None, value_range: ValueRange | None
     """Width and height of an image file, from its header; errors call it `name`, by default its path.
 
     Raises:
-        UserError: as of `read_image`, without decoding the image, or it has more pixels than `utils.images.max_pixels`.
+        UserError: as of `read_image`, without decoding the image.
     """
     name = path if name is None else name
     try:

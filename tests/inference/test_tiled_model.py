@@ -15,8 +15,12 @@ from torch.nn import functional as F
 
 from convnext_dense.config import load_config
 from convnext_dense.errors import UserError
+from convnext_dense.inference.files import predict_files
+from convnext_dense.inference.inputs import find_inputs
+from convnext_dense.inference.outputs import Output
 from convnext_dense.inference.predictor import Predictor
 from convnext_dense.inference.protocols import use_tiles, without_annotations
+from convnext_dense.inference.results import Segmentation
 from convnext_dense.inference.tiled_labels import Scores, side_matrix
 from convnext_dense.inference.tiled_model import TiledModel, TiledNetwork
 from convnext_dense.inference.tiling import Tiling
@@ -198,6 +202,20 @@ def test_bad_tiles_are_named_before_a_model_is_loaded(flags, message, tiny, imag
     assert message in run_tool('predict', tiny['det'], missing, images[0], '--out', tmp_path / 'out', *flags).error
     with pytest.raises(UserError, match=message):
         Predictor(tiny['det'], missing, tile=flags[1], overlap=float((*flags, 0, 0.2)[3]))
+
+
+def test_files_of_a_predictor_with_samples_of_its_own(images, tmp_path):
+    """As exported models have them: no dict, and no range of values."""
+    class Exported:
+        def load(self, path):
+            return cv2.imread(str(path)).shape[:2]
+
+        def predict(self, samples):
+            return [Segmentation(np.zeros(size, np.uint8), ('a', 'b')) for size in samples]
+
+    with Output(tmp_path, ('a', 'b'), [(255, 0, 0), (0, 255, 0)]) as output:
+        assert predict_files(Exported(), find_inputs([str(images[1])]), output) == []
+    assert [file.name for file in (tmp_path / 'pictures').iterdir()] == ['1.jpg']
 
 
 def test_published_recipes_take_tiles():
