@@ -264,8 +264,8 @@ def boxes_as_corners(copy: CocoCopy, number: int) -> str:
 
 
 FILE_FAULTS = [
-    Fault('image-pages', 'coco', encoded(3, np.uint8, 'TIFF')),
-    Fault('image-depth', 'coco', encoded(1, np.uint16, 'PNG')),
+    Fault('image-pages', 'coco', encoded(3, np.uint8, 'TIFF'), alone=True),
+    Fault('image-depth', 'coco', encoded(1, np.uint16, 'PNG'), alone=True),
     Fault('image-value-range', 'camvid', dark_beside_range),
     Fault('box-corners', 'pennfudan', boxes_as_corners, alone=True, also=('box-outside', 'mask-box-mismatch')),
     Fault('image-missing', 'coco', removed(image_of)),

@@ -20,7 +20,8 @@ from .labels import LabelCheck
 from .targets import LabelTarget, Target
 
 CHANGES_FILE = 'changes.txt'
-BROKEN_FILES = {'image-missing', 'image-empty', 'image-unreadable', 'image-oversized', 'image-truncated'}
+BROKEN_FILES = {'image-missing', 'image-empty', 'image-unreadable', 'image-oversized', 'image-truncated',
+                'image-pages'}
 # if the mask is fine, box and area are taken from it
 FROM_MASK = {'box-inverted', 'box-empty', 'box-not-finite', 'box-off-image', 'mask-box-mismatch'}
 ROUNDS = 5  # repairing one problem may reveal another
