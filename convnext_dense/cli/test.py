@@ -78,7 +78,7 @@ def test(args: argparse.Namespace) -> None:
     import torch
 
     from ..config import load_config
-    from ..engine.exported import use_exported
+    from ..engine.exported import open_exported
     from ..engine.results import draw_predictions, dump_predictions, write_metrics
     from ..engine.runner import DenseRunner, prepare_testing
     from ..evaluation.prediction_file import PREDICTIONS
@@ -89,18 +89,21 @@ def test(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options, args.data_root, args.work_dir)
     cfg = prepare_testing(cfg, args.checkpoint, args.launcher)
     apply_protocols(cfg, args)
+    exported = None
     if is_exported(args.checkpoint):
         if args.slide is not None or args.whole or args.ms_flip or args.tta is not None or args.soft_nms \
                 or args.tile is not None:
             raise UserError(f'{args.checkpoint} is tested as it was exported: leave out the flags of test protocols, '
                             'or export the model with another test_cfg (--cfg-options)')
-        use_exported(cfg, args.checkpoint, args.device)
+        exported = open_exported(cfg, args.checkpoint, args.device)
     predictions = Path(cfg.work_dir, PREDICTIONS)
     for file in dict.fromkeys([args.out] * bool(args.out) + [str(predictions)] * args.report):
         dump_predictions(cfg, file)
     if args.show_dir:
         draw_predictions(cfg, args.show_dir)
     runner = DenseRunner.from_cfg(cfg)
+    if exported is not None:
+        runner.model = exported
     write_metrics(runner, runner.test())
     if args.report:
         if runner.distributed:

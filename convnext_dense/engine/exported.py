@@ -2,7 +2,7 @@
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 from ..config import datasets_of
@@ -10,7 +10,6 @@ from ..errors import UserError, few
 from ..runtime import Predictor
 
 
-@MODELS.register_module()
 class ExportedModel(BaseModel):
     """Predicts the image files of data samples with an exported model; their pixels in the batch are not used.
 
@@ -41,21 +40,22 @@ class ExportedModel(BaseModel):
         raise NotImplementedError('an exported model is not trained: use test_step')
 
 
-def use_exported(cfg: Config, file: str, device: str) -> None:
-    """Let a checked test config evaluate an exported model, in place.
+def open_exported(cfg: Config, file: str, device: str) -> ExportedModel:
+    """An exported model for the runner of a checked test config, which then loads no checkpoint.
 
     Raises:
         UserError: the file is for another task or other classes than the config's test set, or cannot be opened.
     """
-    metadata = Predictor(file, device).metadata
+    model = ExportedModel(file, device)
+    metadata = model.predictor.metadata
     dataset = datasets_of(cfg.test_dataloader)[0]
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         classes = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo.get('classes') or ()
     if {'det': 'mmdet', 'seg': 'mmseg'}[metadata.task] != cfg.default_scope or list(classes) != metadata.classes:
         raise UserError(f'{file} predicts {few(metadata.classes)}, and the test set of {cfg.filename} has '
                         f'{few(classes)}: use the config that it was exported with')
-    cfg.model = dict(type='ExportedModel', file=file, device=device, _scope_='mmengine')
     cfg.load_from, cfg.custom_hooks = None, []
+    return model
 
 
-__all__ = ['ExportedModel', 'use_exported']
+__all__ = ['ExportedModel', 'open_exported']

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_detectors import tiny_detector, tiny_detector_config
+from tool_runs import CONFIGS, must_run, run_tool
 
 from convnext_dense.deploy import Options, export
 from convnext_dense.deploy.proof import LIMITS, check, compare
@@ -73,3 +74,18 @@ def test_a_file_that_disagrees_is_not_written(model, images, tmp_path, monkeypat
     with pytest.raises(UserError, match='is not written: it predicts otherwise than the trained model'):
         export(*model, tmp_path / 'a.pt2', Options('torch', images))
     assert not list(tmp_path.iterdir())
+
+
+def test_tools_take_an_exported_model(model, images, make_shapes, tmp_path):
+    """Metric and report, predictions of a folder; a test set of other classes is refused."""
+    file, data = tmp_path / 'model.onnx', make_shapes(train=2, val=3)
+    export(*model, file, Options('onnx', images))
+    must_run('test', CONFIGS['det'], file, '--data-root', data / 'coco', '--work-dir', tmp_path / 'test', '--device',
+             'cpu', '--report')
+    assert 'coco/segm_mAP' in json.loads((tmp_path / 'test/metrics.json').read_text())
+    assert (tmp_path / 'test/report.html').is_file()
+    must_run('predict', file, data / 'coco/val2017', '--out', tmp_path / 'out', '--score-thr', 0.1)
+    written = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert len(written['images']) == 3 and written['annotations']
+    other = run_tool('test', CONFIGS['seg'], file, '--data-root', data / 'ade', '--work-dir', tmp_path / 'other')
+    assert 'predicts circle, square, triangle, and the test set' in other.error
