@@ -40,7 +40,7 @@ def tiny_detector_config(kind: str, **rcnn) -> Config:
 def tiny_detector(cfg: Config) -> Predictor:
     """A detector with random weights, spread so widely that boxes, classes and masks differ from place to place."""
     torch.manual_seed(0)
-    predictor = Predictor(cfg, device='cpu', score_thr=0, fold=False)
+    predictor = Predictor(cfg, device='cpu', score_thr=0, optimize=False)
     predictor.model.init_weights()
     for name, weight in predictor.model.state_dict().items():
         if name.endswith(SPREAD):

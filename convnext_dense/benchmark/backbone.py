@@ -214,15 +214,29 @@ def peak_memory(step: Callable, device: str) -> int:
     return peak
 
 
+CPU_FEATURES = ('avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'avx512_fp16', 'avx_vnni', 'amx_bf16', 'amx_int8')
+
+
+def cpu_features() -> list[str]:
+    """Instruction sets of this CPU that matrix products use, as Linux names them; empty where it cannot be asked."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return []
+    flags = next((line.split(':')[1].split() for line in lines if line.startswith('flags')), ())
+    return [name for name in CPU_FEATURES if name in flags]
+
+
 def describe_machine(device: str) -> dict:
     """What measurements depend on: threads, CPU or GPU, package versions."""
     packages = {}
-    for name in ('torch', 'torchvision', 'timm', 'transformers'):
+    for name in ('torch', 'torchvision', 'timm', 'transformers', 'mmdet', 'mmsegmentation'):
         try:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     info = dict(threads=torch.get_num_threads(), capability=torch.backends.cpu.get_cpu_capability(),
+                cpu=cpu_features(),
                 python=platform.python_version(), packages=packages)
     if device == 'cuda':
         info['gpu'] = torch.cuda.get_device_name()

@@ -18,7 +18,7 @@ from ..inference.predictor import Detections, Predictor, Segmentation
 from .backbone import peak_memory
 from .stock import stock_config
 from .stopwatch import PARTS, Stopwatch
-from .timing import exact_float32, interleaved_medians
+from .timing import exact_float32, interleaved_medians, interleaved_times
 
 SIDES = ('stock', 'ours')
 # largest difference of an agreeing result: share of pixels of a label map or of masks, pixels of a box
@@ -29,8 +29,8 @@ def build_pair(cfg: Config, checkpoint: str | None, device: str) -> dict[str, Pr
     """Both stacks with the same weights: those of ``checkpoint``, or random ones whose scores are far from ties."""
     cfg = deepcopy(cfg)
     without_randomness(cfg.model)
-    ours = Predictor(cfg, checkpoint, device, score_thr=0, fold=False)
-    stock = Predictor(stock_config(cfg), None, device, score_thr=0, fold=False)
+    ours = Predictor(cfg, checkpoint, device, score_thr=0, optimize=False)
+    stock = Predictor(stock_config(cfg), None, device, score_thr=0, optimize=False)
     if checkpoint is None:
         spread_scores(ours.model)
     stock.model.load_state_dict(ours.model.state_dict())
@@ -57,7 +57,7 @@ def spread_scores(model: nn.Module) -> None:
 def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.Namespace) -> dict:
     """Median milliseconds of both sides, whole and by part, peak memory, and how far the results differ.
 
-    Prediction is as `Predictor` does it by default: ours with folded weights.
+    Prediction is as `Predictor` does it by default: ours optimized for inference.
 
     Raises:
         ValueError: results differ by more than rounding explains, so a comparison would mean nothing.
@@ -69,20 +69,25 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
         return call
 
     trainable = predictors['ours'].model
-    predictors['ours'].fold_weights()
+    predictors['ours'].optimize()
     whole = {side: autocast(lambda p=p: p.predict([p.load(file) for file in batch])) for side, p in predictors.items()}
-    difference = check_same(*(whole[side]() for side in SIDES), exact=not args.autocast)
-    latency = interleaved_medians(whole, args.rounds, 1, args.clock)
+    difference = check_same(*(whole[side]() for side in SIDES), exact=not args.autocast)  # warms up, too
     seconds = {side: [] for side in SIDES}
     for _ in range(args.rounds):
         for side, predictor in predictors.items():
             with Stopwatch(predictor, args.clock) as watch:
                 watch.call('other', whole[side])
             seconds[side].append(dict(watch.seconds))
+    if args.device == 'cpu':  # where the stopwatch waits for nothing, its parts are the whole
+        latency = {side: median(sum(found.values()) for found in rounds) for side, rounds in seconds.items()}
+    else:
+        latency = interleaved_medians(whole, args.rounds, 1, args.clock)
     result = dict(latency_ms={side: 1e3 * value for side, value in latency.items()}, difference=difference)
+    result['ratios'] = [sum(stock.values()) / sum(ours.values()) for stock, ours in zip(*seconds.values(), strict=True)]
     result['parts_ms'] = {side: {part: 1e3 * median(found.get(part, 0.0) for found in rounds) for part in PARTS
                                  if any(part in found for found in rounds)} for side, rounds in seconds.items()}
-    result['peak_memory_mb'] = {side: peak_memory(whole[side], args.device) / 1e6 for side in SIDES}
+    if args.memory:
+        result['peak_memory_mb'] = {side: peak_memory(whole[side], args.device) / 1e6 for side in SIDES}
     if args.train:
         predictors['ours'].model = trainable
         result |= compare_training(predictors, batch, args, autocast)
@@ -91,7 +96,7 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
 
 def compare_training(predictors: dict[str, Predictor], batch: list[Path], args: argparse.Namespace,
                      autocast: Callable) -> dict:
-    """Median milliseconds of losses and of losses with gradients, on made targets; losses and gradients checked.
+    """Median milliseconds of losses with gradients, on made targets; losses and gradients checked.
 
     At least two images: batch norm of UPerNet's 1x1 pool cannot train on one.
     """
@@ -106,27 +111,28 @@ def compare_training(predictors: dict[str, Predictor], batch: list[Path], args: 
         data = model.data_preprocessor(dict(inputs=inputs, data_samples=deepcopy(samples)), training=True)
         return model.parse_losses(model(**data, mode='loss'))[0]
 
-    def step(model: nn.Module) -> None:
+    def step(model: nn.Module) -> float:
         model.zero_grad(set_to_none=True)
-        autocast(lambda: losses(model))().backward()
+        loss = autocast(lambda: losses(model))()
+        loss.backward()
+        return loss.item()
 
     steps = {side: lambda model=p.model: step(model) for side, p in predictors.items()}
-    forwards = {side: autocast(lambda model=p.model: losses(model)) for side, p in predictors.items()}
     values, norms = {}, {}
     for side, p in predictors.items():
         state = deepcopy(p.model.state_dict())  # statistics of batch norm move
-        values[side] = forwards[side]().item()
-        steps[side]()
+        values[side] = steps[side]()
         norms[side] = torch.stack([q.grad.norm() for q in p.model.parameters() if q.grad is not None]).norm().item()
         p.model.load_state_dict(state)
     check_close('loss', values, 1e-4 if not args.autocast else 0.02)
     check_close('norm of all gradients', norms, 1e-2 if not args.autocast else 0.2)
-    times = {}
-    for name, functions in (('forward_ms', forwards), ('step_ms', steps)):
-        medians = interleaved_medians(functions, args.rounds, 0, args.clock)
-        times[name] = {side: 1e3 * value for side, value in medians.items()}
-    memory = {side: peak_memory(steps[side], args.device) / 1e6 for side in SIDES}
-    return dict(training=dict(**times, images=len(batch), peak_memory_mb=memory, loss=values, gradient_norm=norms))
+    times = interleaved_times(steps, args.rounds, 0, args.clock)
+    found = dict(images=len(batch), loss=values, gradient_norm=norms,
+                 step_ms={side: 1e3 * median(times[side]) for side in SIDES},
+                 ratios=[stock / ours for stock, ours in zip(*(times[side] for side in SIDES), strict=True)])
+    if args.memory:
+        found['peak_memory_mb'] = {side: peak_memory(steps[side], args.device) / 1e6 for side in SIDES}
+    return dict(training=found)
 
 
 def make_targets(predictor: Predictor, size: tuple[int, int], seed: int) -> DetDataSample | SegDataSample:
@@ -197,21 +203,22 @@ def format_comparison(result: dict) -> str:
     rows = [(part, parts['stock'].get(part, 0.0), parts['ours'].get(part, 0.0)) for part in parts['stock']]
     rows.append(('whole', *(result['latency_ms'][side] for side in SIDES)))
     if 'training' in result:
-        images = result['training']['images']
-        for name, key in ((f'losses of {images} images', 'forward_ms'),
-                          (f'losses and gradients of {images} images', 'step_ms')):
-            rows.append((name, *(result['training'][key][side] for side in SIDES)))
+        rows.append((f"losses and gradients of {result['training']['images']} images",
+                     *(result['training']['step_ms'][side] for side in SIDES)))
     shape = 'x'.join(map(str, result['network_input']))
     lines = [f"{Path(result['config']).stem}, {result['weights']} weights, {result['machine']}",
              f"network input {result['batch']}x{shape}, {result['autocast'] or 'float32'}, medians of "
              f"{result['rounds']} interleaved rounds, {result['clock']} clock", '',
              '| part | stock ms | ours ms | stock / ours |', '| --- | ---: | ---: | ---: |']
     lines += [f'| {name} | {stock:.1f} | {ours:.1f} | {stock / ours:.2f} |' for name, stock, ours in rows]
-    memory = {'prediction': result['peak_memory_mb']}
-    if 'training' in result:
-        memory['training step'] = result['training']['peak_memory_mb']
-    lines += ['', *(f"peak memory, {name}: {found['stock']:.0f} MB stock, {found['ours']:.0f} MB ours"
-                    for name, found in memory.items())]
+    lines.append('')
+    for what, found in (('prediction', result), ('training step', result.get('training', {}))):
+        if 'ratios' in found:
+            lines.append(f"ratios of the rounds, {what}: {min(found['ratios']):.2f} to {max(found['ratios']):.2f}, "
+                         f"median {median(found['ratios']):.2f}")
+        if 'peak_memory_mb' in found:
+            peak = found['peak_memory_mb']
+            lines.append(f"peak memory, {what}: {peak['stock']:.0f} MB stock, {peak['ours']:.0f} MB ours")
     lines.append('largest differences of results: '
                  + ', '.join(f'{name} {value:.2g}' for name, value in result['difference'].items()))
     if 'training' in result:

@@ -1,6 +1,7 @@
 """Our AP and mIoU timed beside pycocotools and mmseg on the same inputs."""
 import argparse
 import copy
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,10 +42,12 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     source, content = read_ground_truth(args.data_root)
     content = enlarge(content, args.images)
     detections = noisy_detections(content, args.per_image)
-    rows = [*(time_ap(kind, content, detections, args.rounds) for kind in NAMES), time_miou(args.rounds)]
+    rows = [*(time_ap(kind, content, detections, args.rounds) for kind in NAMES),
+            time_encoding(content, detections, args.rounds), time_miou(args.rounds)]
     setting = dict(ground_truth=source, images=args.images, objects=len(content['annotations']),
-                   detections=len(detections), rounds=args.rounds, label_maps=f'{MAPS} of {SIZE}x{SIZE}',
-                   classes=CLASSES, threads=torch.get_num_threads(), packages=environment.versions())
+                   detections=len(detections), per_image=args.per_image, rounds=args.rounds, classes=CLASSES,
+                   label_maps=f'{MAPS} of {SIZE}x{SIZE}', threads=torch.get_num_threads(),
+                   packages=environment.versions())
     result = dict(setting=setting, rows=[row for group in rows for row in group])
     return result, format_table(result)
 
@@ -104,6 +107,38 @@ def time_ap(kind: str, content: dict, detections: list[dict], rounds: int) -> li
     return make_rows(NAMES[kind], times, difference)
 
 
+def time_encoding(content: dict, detections: list[dict], rounds: int) -> list[dict]:
+    """Rows of what a metric does with the masks of an image: the metrics' own ``process`` on the same bool tensors."""
+    from mmdet.evaluation import CocoMetric
+    from pycocotools import mask as coco_mask
+
+    from ..evaluation.coco_metric import FastCocoMetric
+    by_image = defaultdict(list)
+    for one in detections:
+        by_image[one['image_id']].append(one['segmentation'])
+    samples = []
+    for image in content['images'][:MAPS]:
+        masks = [coco_mask.decode(mask) for mask in by_image[image['id']]]
+        masks = torch.from_numpy(np.array(masks, bool).reshape(-1, image['height'], image['width']))
+        found = dict(masks=masks, bboxes=torch.zeros(len(masks), 4), scores=torch.zeros(len(masks)),
+                     labels=torch.zeros(len(masks), dtype=torch.long))
+        samples.append(dict(img_id=image['id'], ori_shape=masks.shape[1:], instances=[], pred_instances=found))
+    metrics = {'ours': FastCocoMetric(metric='segm'), 'mmdet': CocoMetric(metric='segm')}
+    encoded = {}
+
+    def process(name: str, metric: CocoMetric) -> None:
+        metric.dataset_meta = dict(classes=('any',))
+        metric.results.clear()
+        metric.process({}, samples)
+        encoded[name] = [result['masks'] for _, result in metric.results]
+
+    times = interleaved_times({name: partial(process, name, metric) for name, metric in metrics.items()}, rounds)
+    different = sum(one != other for images in zip(*encoded.values(), strict=True)
+                    for one, other in zip(*images, strict=True))
+    times = {name: [value / len(samples) for value in values] for name, values in times.items()}
+    return make_rows('masks of an image', times, {'ours': different, 'mmdet': 0.0})
+
+
 def time_miou(rounds: int) -> list[dict]:
     """Rows of the accumulation of mIoU: the metrics' own ``process`` on the same label maps."""
     from mmseg.evaluation import IoUMetric
@@ -145,6 +180,7 @@ def format_table(result: dict) -> str:
     setting = result['setting']
     lines = [f'AP: {setting["images"]} images, {setting["objects"]} objects, {setting["detections"]} detections; '
              f'ground truth {setting["ground_truth"]}',
+             f'masks of an image: up to {setting["per_image"]}, from bool tensors to run lengths; difference: masks',
              f'mIoU: {setting["label_maps"]}, {setting["classes"]} classes, time of one image', '',
              '| metric | by | median s | min s | / ours | largest difference to the reference |',
              '| --- | --- | ---: | ---: | ---: | ---: |']

@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--exported', nargs='+', default=[], metavar='FILE', help='exported models (docs/deploy.md) of '
                         'the same weights, interleaved with PyTorch eager; results are compared')
     parser.add_argument('--autocast', choices=('bfloat16', 'float16'), help='with --compare: mixed precision on both')
+    parser.add_argument('--no-memory', dest='memory', action='store_false',
+                        help='with --compare: leave peak memory out, which takes a call of each more')
 
 
 def run(args: argparse.Namespace) -> tuple[dict, str]:

@@ -71,7 +71,7 @@ def export(config: str | Config, checkpoint: str | None, out: str | os.PathLike,
     cfg = deepcopy(config) if isinstance(config, Config) else load_config(os.fspath(config), cfg_options)
     resize = resize_of(cfg)
     images = sample_images(cfg, options.images)
-    reference = Predictor(cfg, checkpoint, device='cpu', score_thr=0, fold=False)
+    reference = Predictor(cfg, checkpoint, device='cpu', score_thr=0, optimize=False)
     graph = build_graph(reference, options.precision)
     metadata = describe(cfg, reference, resize, options)
     example = torch.zeros((options.batch or 2, 3, *(options.size or example_size(metadata))), dtype=torch.uint8)

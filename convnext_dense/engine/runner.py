@@ -43,6 +43,7 @@ class DenseRunner(Runner):
     - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
     - A checkpoint appears under its name only when it is completely written.
     - The screen shows what a user reads (`ConsoleHook`), and the first Ctrl-C saves a checkpoint (`InterruptHook`).
+    - Evaluation of a two-stage detector ends NMS with the last box that is kept (`detection.nms`).
     - Evaluation of `FastEncoderDecoder` makes label maps without full-size scores; test-time augmentation needs those.
     """
 
@@ -67,6 +68,9 @@ class DenseRunner(Runner):
         check_operators(built)
         if hasattr(built, 'labels_only'):
             built.labels_only = True
+        if hasattr(built, 'roi_head'):
+            from ..detection.nms import stop_nms_early  # needs mmdet
+            stop_nms_early(built)
         return built
 
     def setup_env(self, env_cfg: dict) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.dist import broadcast_object_list, gather_object, is_main_process
@@ -13,6 +14,7 @@ from mmengine.logging import print_log
 from terminaltables import AsciiTable
 
 from ..errors import UserError, few
+from ..utils.run_lengths import encode_masks
 from .coco_data import category_ids, check_result, load_ground_truth, to_coco, write_detections
 from .coco_eval import BACKENDS, CocoEvaluation, check_segmentations, evaluate
 from .mask_overlaps import mask_overlaps
@@ -71,7 +73,7 @@ class FastCocoMetric(CocoMetric):
             UserError: as of `check_result`, at the first image with such a result.
         """
         known = len(self.results)
-        super().process(data_batch, data_samples)
+        super().process(data_batch, [with_encoded_masks(sample) for sample in data_samples])
         for truth, result in self.results[known:]:
             image = {**truth, 'id': truth['img_id']} if self._coco_api is None else \
                 self._coco_api.imgs.get(result['img_id'])
@@ -213,6 +215,19 @@ def _overlaps(results: Sequence[dict]) -> dict | None:
         return None
     return {(result['img_id'], category): ious for result in results
             for category, ious in result.get('mask_ious', {}).items()}
+
+
+def with_encoded_masks(sample: dict) -> dict:
+    """The sample with its predicted masks, if they are a bool tensor (N, H, W), as run lengths.
+
+    pycocotools, which mmdet encodes with, walks through every pixel of the image for every mask, in another order than
+    they lie in memory; here it is the rectangle that has ones. The bytes are the same.
+    """
+    masks = sample['pred_instances'].get('masks')
+    if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:
+        return sample
+    encoded = encode_masks(masks.detach().cpu().numpy(), 0, 0, tuple(masks.shape[1:]))
+    return {**sample, 'pred_instances': {**sample['pred_instances'], 'masks': encoded}}
 
 
 def _summary(metric: str, stats: dict[str, float]) -> str:

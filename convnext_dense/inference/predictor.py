@@ -58,8 +58,9 @@ class Predictor:
             instructions (AVX512_BF16, AMX) gains by bf16, others lose.
         compile: compile backbone, neck and decode head with ``torch.compile``; the first image of each size then takes
             minutes, and results are the same to float tolerance.
-        fold: fold factors, offsets and batch norms into the weights beside them (`fold_for_inference`), where the
-            backbone is ours; results are the same to float tolerance. False keeps ``model`` as the config builds it.
+        optimize: fold factors, offsets and batch norms into the weights beside them (`fold_for_inference`), where the
+            backbone is ours, and end NMS with the last box that is kept; results are the same to float tolerance. False
+            keeps ``model`` as the config builds it.
         tile: side in pixels of the tiles into which larger images are cut (docs/large_images.md); default: never.
         overlap: of neighbouring tiles, as a part of their side, 0 to 0.9.
 
@@ -77,8 +78,8 @@ class Predictor:
 
     def __init__(self, config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
                  device: str = 'auto', cfg_options: list[str] | None = None, score_thr: float = 0.3,
-                 *, precision: str = 'fp32', compile: bool = False, fold: bool = True, tile: int | None = None,
-                 overlap: float = 0.2):
+                 *, precision: str = 'fp32', compile: bool = False, optimize: bool = True,
+                 tile: int | None = None, overlap: float = 0.2):
         self.tiling = None if tile is None else Tiling(tile, overlap)
         if not 0 <= score_thr <= 1:
             raise UserError(f'score_thr={score_thr}: expected a score from 0 to 1')
@@ -110,8 +111,8 @@ class Predictor:
                 without_annotations(dataset['pipeline'][1:])))
         meta = {} if checkpoint is None else load_weights(self.model, os.fspath(checkpoint)).get('meta') or {}
         self.model.to(self.device).eval()
-        if fold:
-            self.fold_weights()
+        if optimize:
+            self.optimize()
         if compile:
             compile_dense_parts(self.model)
         meta = {**known, **meta.get('dataset_meta', {})}
@@ -123,10 +124,13 @@ class Predictor:
                             f'({few(self.classes)}): set metainfo=dict(classes=...) of its test set to the classes of '
                             'the weights')
 
-    def fold_weights(self) -> None:
-        """Make `model` a copy of it for inference alone (`fold_for_inference`); with another backbone, do nothing."""
+    def optimize(self) -> None:
+        """Make `model` one for inference alone: folded weights, where the backbone is ours, and NMS that ends early."""
         if isinstance(self.model.backbone, ConvNeXt):
             self.model = fold_for_inference(self.model)
+        if self.task == 'det':
+            from ..detection.nms import stop_nms_early  # needs mmcv's operators
+            stop_nms_early(self.model)
 
     def __call__(self, images: Picture | Sequence[Picture], batch_size: int = 1,
                  value_range: tuple[float, float] | None = None):

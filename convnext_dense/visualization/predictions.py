@@ -26,7 +26,7 @@ def instances_of(found) -> Instances:
     if isinstance(masks, list):  # of run lengths
         masks = EncodedMasks(masks, masks[0]['size'] if masks else (0, 0))
     elif masks is not None:
-        masks = array(masks).astype(bool)
+        masks = array(masks).astype(bool, copy=False)
     return Instances(array(found.labels), array(found.bboxes), masks,
                      array(found.scores) if 'scores' in found else None)
 

@@ -36,7 +36,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def reference(model):
-    return Predictor(*model, device='cpu', score_thr=0, fold=False)
+    return Predictor(*model, device='cpu', score_thr=0, optimize=False)
 
 
 @pytest.fixture(scope='module', params=SUFFIXES)

@@ -171,6 +171,29 @@ def test_recall_at_other_numbers_of_proposals_is_named_by_them(case, ann_file):
         ['AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100'], theirs[6:], strict=True)}
 
 
+def test_masks_are_encoded_as_by_mmdet():
+    """Bool tensors, as detectors give them: objects, noise, empty and full masks, and no mask at all."""
+    results = []
+    for cls in (CocoMetric, FastCocoMetric):
+        metric = cls(metric='segm', ann_file=None)
+        metric.dataset_meta = dict(classes=('a', 'b'))
+        random = np.random.default_rng(3)
+        for image, (size, number) in enumerate([((40, 57), 12), ((31, 5), 4), ((7, 9), 0)]):
+            masks = np.zeros((number, *size), bool)
+            for index, mask in enumerate(masks):
+                (top, left), (high, wide) = random.integers(0, size), random.integers(1, size)
+                mask[top:top + high, left:left + wide] = random.random() < 0.7 or random.random(
+                    mask[top:top + high, left:left + wide].shape) < 0.5
+                mask[:] = (mask, mask, mask, True, False)[index % 5]
+            found = dict(bboxes=torch.zeros(number, 4), scores=torch.ones(number), labels=torch.zeros(number).long(),
+                         masks=torch.from_numpy(masks))
+            metric.process({}, [dict(img_id=image, ori_shape=size, instances=[], pred_instances=found)])
+            assert found['masks'].dtype == torch.bool  # what others may read stays as it was
+        results.append([result['masks'] for _, result in metric.results])
+    assert results[0] == results[1] and [len(masks) for masks in results[0]] == [12, 4, 0]
+    assert len({mask['counts'] for masks in results[0] for mask in masks}) > 8
+
+
 def test_ids_that_pycocotools_takes_for_no_match(case, tmp_path):
     """Annotation ids from 0 and repeated ones give what ids from 1 give."""
     content = json.loads(json.dumps(case[0]))

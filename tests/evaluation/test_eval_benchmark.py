@@ -51,7 +51,7 @@ def test_the_tool_prints_and_writes_every_row(tmp_path):
     rows = json.loads((tmp_path / 'eval.json').read_text())['rows']
     assert [(row['what'], row['name']) for row in rows] == [
         *((what, name) for what in ('box AP', 'mask AP') for name in ('ours', 'faster-coco-eval alone', 'pycocotools')),
-        ('mIoU', 'ours'), ('mIoU', 'mmseg')]
+        ('masks of an image', 'ours'), ('masks of an image', 'mmdet'), ('mIoU', 'ours'), ('mIoU', 'mmseg')]
     assert all(row['difference'] <= 1e-10 and row['median_s'] > 0 for row in rows)
     assert all(f'| {row["what"]} | {row["name"]} |' in finished.out for row in rows)
     assert 'generated (no ' in finished.out

@@ -38,7 +38,7 @@ def test_detections_equal_mmdet(detector, tiny, checkpoints, images):
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = init_detector(str(tiny['det']), str(checkpoints['det']), palette='coco', device='cpu')
         expected = [inference_detector(model, str(image)).pred_instances for image in images]
-    plain = Predictor(tiny['det'], checkpoints['det'], device='cpu', score_thr=0, fold=False)(images)
+    plain = Predictor(tiny['det'], checkpoints['det'], device='cpu', score_thr=0, optimize=False)(images)
     found = detector(images)
     assert sum(len(result.labels) for result in found) == 20  # the tiny config keeps five an image
     for ours, unfolded, theirs, image in zip(found, plain, expected, images, strict=True):
