@@ -18,6 +18,7 @@ from mmdet.models.dense_heads import (
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import scale_boxes
 from torch import Tensor, nn
 
 from ..models.kernels import linear, use_fast_linear
@@ -98,7 +99,19 @@ class Float32RTMDetSepBNHead(Float32Losses, RTMDetSepBNHead):
 
 @MODELS.register_module()
 class Float32RTMDetInsSepBNHead(Float32Losses, RTMDetInsSepBNHead):
-    """mmdet's RTMDetInsSepBNHead with its losses, the masks' dynamic convolutions included, in float32."""
+    """mmdet's RTMDetInsSepBNHead with its losses, the masks' dynamic convolutions included, in float32.
+
+    Its masks have the size of the original image. mmdet scales their height by the width's factor, which differs by
+    rounding, so that a small image's masks can lack rows or columns.
+    """
+
+    def _bbox_mask_post_process(self, results, mask_feat, cfg, rescale: bool = False, with_nms: bool = True,
+                                img_meta: dict | None = None):
+        if rescale:
+            width, height = img_meta['scale_factor']
+            img_meta = {**img_meta, 'scale_factor': (height, width)}  # what mmdet takes for masks, and for boxes
+            results.bboxes = scale_boxes(results.bboxes, (height / width, width / height))
+        return super()._bbox_mask_post_process(results, mask_feat, cfg, rescale, with_nms, img_meta)
 
 
 @MODELS.register_module()

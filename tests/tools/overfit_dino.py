@@ -1,8 +1,7 @@
 # DINO on ConvNeXt-atto, small enough to learn eight COCO images by heart in minutes on one core.
 _base_ = ['../../configs/det/_base_/dino_convnext_4scale.py', './overfit_data.py']
 
-width = 64
-narrow, ffn = dict(embed_dims=width), dict(embed_dims=width, feedforward_channels=2 * width)
+ffn = dict(feedforward_channels=512)
 model = dict(
     num_queries=30,
     # zeros have no variance, which LayerNorm divides by; see mask-rcnn_convnext_fpn_small.py for this and the weights
@@ -11,11 +10,9 @@ model = dict(
         arch='atto',
         init_cfg=dict(_delete_=True, type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in',
                       nonlinearity='linear', distribution='normal')),
-    neck=dict(in_channels=[80, 160, 320], out_channels=width, norm_cfg=dict(num_groups=8)),
-    encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=narrow, ffn_cfg=ffn)),
-    decoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=narrow, cross_attn_cfg=narrow, ffn_cfg=ffn)),
-    positional_encoding=dict(num_feats=width // 2),
-    bbox_head=dict(embed_dims=width),
+    neck=dict(in_channels=[80, 160, 320]),
+    encoder=dict(num_layers=1, layer_cfg=dict(ffn_cfg=ffn)),
+    decoder=dict(num_layers=2, layer_cfg=dict(ffn_cfg=ffn)),
     dn_cfg=dict(group_cfg=dict(num_dn_queries=20)),
     test_cfg=dict(max_per_img=30))
 val_evaluator = dict(metric='bbox')
