@@ -6,6 +6,7 @@ from .running import tool_line
 
 # as in `projects`, which needs torch
 ARCHITECTURES = ('atto', 'tiny', 'small', 'base', 'large', 'xlarge')
+MODELS = ('mask-rcnn', 'mask2former', 'rtmdet', 'dino', 'retinanet', 'fcos', 'upernet')
 STARTS = ('published', 'imagenet', 'random')
 
 
@@ -15,6 +16,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data', required=True, help='a converted data set, a COCO folder with train and '
                         'val, or a folder in another format that needs no options (docs/datasets.md)')
     parser.add_argument('--task', choices=['det', 'seg'], help='default: the task of the data')
+    parser.add_argument('--model', choices=MODELS,
+                        help='detector (mask-rcnn, mask2former, rtmdet, dino, retinanet, '
+                        'fcos) or segmentor (upernet, mask2former); all but mask-rcnn and upernet are for --arch tiny, '
+                        'from ImageNet weights (default: mask-rcnn, from --arch small on its cascade; upernet)')
     parser.add_argument('--arch', choices=ARCHITECTURES, help='backbone size (default: tiny; atto without a GPU)')
     parser.add_argument('--start', metavar='WEIGHTS', help=f'initial weights: {", ".join(STARTS)} (a published '
                         'detector or segmentor, a published classifier, none) or a checkpoint file (default: '
@@ -39,10 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     from ..projects.timing import estimate
     data, info, notes = open_dataset(Path(args.data), Path(args.folder, 'data'))
     chosen = plan_project(str(data), args.task, args.arch, args.start, args.image_size, args.batch_size, args.epochs,
-                          args.device, args.fit == 'data', info)
+                          args.device, args.fit == 'data', info, args.model)
     file = write_project(args.folder, chosen)
-    print(f'{file}: ConvNeXt {chosen.arch} from {chosen.start}, {len(chosen.info.classes)} class(es), input side '
-          f'{chosen.short}, {chosen.batch} images per step, {chosen.epochs} epochs = {chosen.iterations} steps')
+    model = f'{chosen.model} on ' if chosen.model else ''
+    print(f'{file}: {model}ConvNeXt {chosen.arch} from {chosen.start}, {len(chosen.info.classes)} class(es), '
+          f'input side {chosen.short}, {chosen.batch} images per step, {chosen.epochs} epochs = '
+          f'{chosen.iterations} steps')
     for reason in (*notes, *chosen.reasons):
         print(f'  {reason}')
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')

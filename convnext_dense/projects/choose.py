@@ -16,7 +16,7 @@ from ..utils.files import atomic_write
 from ..utils.images import image_size
 from .anchors import RECIPE, fit_anchors
 from .objects import Objects, read_objects
-from .plan import ASPECT, BASES, Detector, Plan
+from .plan import ASPECT, BASES, DEFAULT_MODEL, MODELS, Detector, Plan
 from .reasons import explain
 from .render import render
 
@@ -34,7 +34,8 @@ EPOCHS = (12, 100)
 
 def plan_project(data: str, task: str | None = None, arch: str | None = None, start: str | None = None,
                  short: int | None = None, batch: int | None = None, epochs: int | None = None,
-                 device: str | None = None, fit: bool = True, info: DatasetInfo | None = None) -> Plan:
+                 device: str | None = None, fit: bool = True, info: DatasetInfo | None = None,
+                 model: str | None = None) -> Plan:
     """Choose everything that is not given, from the data and the machine.
 
     Args:
@@ -48,10 +49,11 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
         device: 'cuda' or 'cpu' to train on; default: a GPU if there is one.
         fit: fit anchors, proposals and detections to the objects (`fit_detector`); False keeps the recipe's.
         info: of a folder without dataset.json (`datasets.direct.open_dataset`).
+        model: a key of `MODELS` or `DEFAULT_MODEL`'s; default: the latter.
 
     Raises:
-        UserError: no converted data set, a data set for another task, no training images, or an architecture or
-            start that does not exist for the task.
+        UserError: no converted data set, a data set for another task, no training images, or a model, architecture
+            or start that does not exist for the task.
     """
     for flag, value in (('--image-size', short), ('--batch-size', batch), ('--epochs', epochs)):
         if value is not None and value < 1:
@@ -65,13 +67,17 @@ def plan_project(data: str, task: str | None = None, arch: str | None = None, st
     if not count:
         raise UserError(f'{root / "dataset.json"} has no training images: convert the data again with another --split')
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    arch, start = _network(info.task, arch, start, device)
+    model = None if model == DEFAULT_MODEL[info.task] else model
+    if model is None:
+        arch, start = _network(info.task, arch, start, device)
+    else:
+        arch, start = _other_model(info, model, arch, start)
     objects = read_objects(root / info.splits['train'].ann_file) if info.task == 'det' else None
     own = image_side(info, root)
     chosen = Plan(info.task, info, root, arch, start, short or input_side(own, objects, info.task, device), batch or 1,
                   epochs or min(max(round(IMAGES_SEEN[info.task] / count), EPOCHS[0]), EPOCHS[1]),
-                  min(4, (os.cpu_count() or 1) - 1))
-    if objects is not None and len(objects.boxes):
+                  min(4, (os.cpu_count() or 1) - 1), model=model)
+    if objects is not None and len(objects.boxes) and model is None:
         objects = objects.resized(chosen.scale)
         most = RECIPE.count if chosen.loads_detector else 9
         detector = fit_detector(objects, chosen.base_detector, most) if fit else chosen.base_detector
@@ -94,12 +100,31 @@ def _network(task: str, arch: str | None, start: str | None, device: str) -> tup
     if start == 'published' and arch == 'atto':
         raise UserError('--start published: no detector or segmentor with atto is published; use --arch tiny, or '
                         '--start imagenet')
-    if start not in STARTS:
-        if not Path(start).is_file():
-            raise UserError(f'--start {start}: expected {", ".join(STARTS)} or a checkpoint file; there is no such '
-                            'file')
-        start = str(Path(start).resolve())
-    return arch, start
+    return arch, _checked(start, STARTS)
+
+
+def _other_model(info: DatasetInfo, model: str, arch: str | None, start: str | None) -> tuple[str, str]:
+    """As `_network`, for a model of `MODELS`, none of which is published."""
+    if model not in MODELS[info.task]:
+        raise UserError(f'--model {model}: expected one of {", ".join([DEFAULT_MODEL[info.task], *MODELS[info.task]])} '
+                        f'for a data set of task {info.task}')
+    if info.task == 'det' and not info.has_masks and MODELS['det'][model][1] is None:
+        raise UserError(f'--model {model}: it learns masks and the data set has boxes only; use rtmdet or dino')
+    if arch not in (None, 'tiny'):
+        raise UserError(f'--arch {arch}: {model} has a config for tiny only; leave --arch out')
+    if start in ('published', 'random'):
+        raise UserError(f'--start {start}: {model} has published weights for its backbone only; use --start imagenet '
+                        'or a checkpoint file')
+    return 'tiny', _checked(start or 'imagenet', ('imagenet',))
+
+
+def _checked(start: str, names: tuple[str, ...]) -> str:
+    """``start``, as an absolute path if it is a file."""
+    if start in names:
+        return start
+    if not Path(start).is_file():
+        raise UserError(f'--start {start}: expected {", ".join(names)} or a checkpoint file; there is no such file')
+    return str(Path(start).resolve())
 
 
 def image_side(info: DatasetInfo, root: Path) -> float:
@@ -171,7 +196,7 @@ def batch_size(chosen: Plan, memory: int) -> int:
     with TemporaryDirectory() as folder:
         cfg = load_config(str(write_project(folder, chosen)))
     width = chosen.short * (ASPECT if chosen.task == 'det' else 1)
-    model, image = training_bytes(cfg, (round(width), chosen.short))
+    model, image = training_bytes(cfg, (_up(width, 32), _up(chosen.short, 32)))  # as batches are padded
     most = min((0.8 * memory - model) / image, 4 if chosen.info.splits['train'].images < 1000 else 16)
     return 2 ** int(math.log2(max(1.0, most)))
 

@@ -18,6 +18,17 @@ BASES = {
             'base': 'upernet_convnext-b-in22k_ade20k-640x640', 'large': 'upernet_convnext-l-in22k_ade20k-640x640',
             'xlarge': 'upernet_convnext-xl-in22k_ade20k-640x640'},
 }
+# task -> model -> the config to inherit, on ConvNeXt-T; the first of a pair is for data with masks. What `BASES` has is
+# 'mask-rcnn' (Cascade for the larger backbones) and 'upernet'.
+MODELS = {
+    'det': {'mask2former': ('mask2former_convnext-t-in1k_8xb2-amp-lsj-50e_coco', None),
+            'rtmdet': ('rtmdet-ins_convnext-t-in1k_8xb16-amp-100e_coco', 'rtmdet_convnext-t-in1k_8xb16-amp-100e_coco'),
+            'dino': (None, 'dino_convnext-t-in1k_8xb2-12e_coco'),
+            'retinanet': (None, 'retinanet_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco'),
+            'fcos': (None, 'fcos_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco')},
+    'seg': {'mask2former': ('mask2former_convnext-t-in1k_8xb2-amp-160k_ade20k-512x512', None)},
+}
+DEFAULT_MODEL = {'det': 'mask-rcnn', 'seg': 'upernet'}
 ASPECT = 1333 / 800  # long over short side of a detector's input, as in the published recipes
 
 
@@ -59,6 +70,7 @@ class Plan:
         workers: data loader processes.
         detector: det: settings that follow from the objects.
         reasons: a sentence for each choice, without any text from the data.
+        model: a key of `MODELS`, or None for the model of `BASES`.
     """
     task: str
     info: DatasetInfo
@@ -71,6 +83,12 @@ class Plan:
     workers: int
     detector: Detector | None = None
     reasons: tuple[str, ...] = ()
+    model: str | None = None
+
+    @property
+    def masks(self) -> bool:
+        """Whether the model learns instance masks: the data have them, and the model can."""
+        return bool(self.info.has_masks and (self.model is None or MODELS[self.task][self.model][0]))
 
     @property
     def scale(self) -> tuple[int, int]:
@@ -96,8 +114,11 @@ class Plan:
         return self.epochs * self.steps_per_epoch
 
 
-def base_config(task: str, arch: str) -> str:
+def base_config(task: str, arch: str, model: str | None = None, masks: bool = False) -> str:
     """Path of the config to inherit, below the package's configs/."""
+    if model is not None:
+        with_masks, without = MODELS[task][model]
+        return f'{task}/{with_masks if masks or without is None else without}.py'
     name = BASES[task][arch]
     if any(recipe.name == name for recipe in load_recipes() if recipe.published):
         return find_recipe(name).config.removeprefix('configs/')

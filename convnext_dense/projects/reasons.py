@@ -22,7 +22,7 @@ def explain(plan: Plan, own: float, objects: Objects | None, device: str, given:
         'what fits into memory, at most 4 for fewer than 1000 images'
     length = 'as given' if 'epochs' in given else f'{plan.epochs * images} images in all, which small data sets needed'
     sentences += [f'Batch: {plan.batch} images per step ({batch}).', f'Schedule: {plan.epochs} epochs ({length}).']
-    best = 'mask AP, since there are masks' if plan.info.has_masks else 'box AP' if plan.task == 'det' else 'mIoU'
+    best = 'mask AP, since there are masks' if plan.masks else 'box AP' if plan.task == 'det' else 'mIoU'
     return [*sentences, f'Best checkpoint: by {best}.']
 
 

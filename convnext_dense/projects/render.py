@@ -10,6 +10,7 @@ from textwrap import wrap
 from .plan import BASES, Plan, base_config
 
 RECIPE_BATCH = 16  # images per step in every published recipe
+BATCHES = {'rtmdet': 128}  # and in those of `MODELS` that differ
 WARM_UP = 100  # iterations, at most; and at most a tenth of the run
 
 
@@ -37,7 +38,7 @@ def _head(plan: Plan, work_dir: Path) -> str:
         files = ',\n'.join(f"    'convnext_dense::{plan.task}/_base_/{name}.py'" for name in (*small, 'runtime'))
         base = f'[\n{files},\n]'
     else:
-        base = f"'convnext_dense::{base_config(plan.task, plan.arch)}'"
+        base = f"'convnext_dense::{base_config(plan.task, plan.arch, plan.model, plan.masks)}'"
     return f'''\
 # {len(plan.info.classes)} class(es), {train.images} training and {val.images} validation images.
 # Written by tools/new_project.py; everything here may be changed.
@@ -71,8 +72,8 @@ def _tuple(names: list) -> str:
 
 def _det_data(plan: Plan) -> str:
     train, val = plan.info.splits['train'], plan.info.splits['val']
-    load = f"dict(type='FastLoadAnnotations', with_bbox=True, with_mask={bool(plan.info.has_masks)})"
-    metric = ['bbox', 'segm'] if plan.info.has_masks else ['bbox']
+    load = f"dict(type='FastLoadAnnotations', with_bbox=True, with_mask={plan.masks})"
+    metric = ['bbox', 'segm'] if plan.masks else ['bbox']
     return f'''
 scale = {plan.scale}  # of the input: long and short side at most, in pixels
 train_pipeline = [
@@ -121,6 +122,8 @@ def load_image(plan: Plan) -> str:
 
 
 def _det_model(plan: Plan) -> str:
+    if plan.model is not None:
+        return _other_det_model(plan)
     cascade = plan.start != 'random' and BASES['det'][plan.arch].startswith('cascade')
     box_head = ('[dict(head, num_classes=len(classes)) for head in _base_.model.roi_head.bbox_head]' if cascade
                 else 'dict(num_classes=len(classes))')
@@ -134,6 +137,28 @@ model = dict({kind}{_backbone(plan)}{_anchors(plan)}
     roi_head=dict(
         bbox_head={box_head},
         {mask_head}){_limits(plan)})
+{_load_from(plan)}'''
+
+
+def _other_det_model(plan: Plan) -> str:
+    """The model of `MODELS`: its heads' classes, and images padded to the largest of a batch."""
+    if plan.model == 'mask2former':
+        return f'''
+model = dict({_backbone(plan)}
+    data_preprocessor=dict(batch_augments=None),
+    panoptic_head=dict(
+        num_things_classes=len(classes), loss_cls=dict(class_weight=[1.0] * len(classes) + [0.1])),
+    panoptic_fusion_head=dict(num_things_classes=len(classes)))
+{_load_from(plan)}'''
+    limits = ''
+    if plan.model == 'dino':  # queries are positions of the maps, which the smallest input must have
+        queries = min(900, int((0.75 * plan.short / 8) ** 2))
+        limits = f'\n    num_queries={queries}, test_cfg=dict(max_per_img={min(300, queries)}),'
+    return f'''
+model = dict({_backbone(plan)}{limits}
+    data_preprocessor=dict(pad_size_divisor=32, pad_mask={plan.masks}),
+    bbox_head=dict(num_classes=len(classes)))
+custom_hooks = []
 {_load_from(plan)}'''
 
 
@@ -214,11 +239,15 @@ test_dataloader = val_dataloader
 
 
 def _seg_model(plan: Plan) -> str:
+    heads = """decode_head=dict(num_classes=len(classes)),
+    auxiliary_head=dict(num_classes=len(classes)),"""
+    if plan.model is not None:
+        heads = """decode_head=dict(
+        num_classes=len(classes), loss_cls=dict(class_weight=[1.0] * len(classes) + [0.1])),"""
     return f'''
 model = dict({_backbone(plan)}
     data_preprocessor=dict(size=crop_size),
-    decode_head=dict(num_classes=len(classes)),
-    auxiliary_head=dict(num_classes=len(classes)),
+    {heads}
     # whole images; for ones much larger than the crops: dict(mode='slide', crop_size=crop_size, stride=...)
     test_cfg=dict(_delete_=True, mode='whole'))
 {_load_from(plan)}'''
@@ -240,7 +269,7 @@ def _load_from(plan: Plan) -> str:
 
 
 def _schedule(plan: Plan) -> str:
-    best = ", save_best='coco/segm_mAP'" if plan.info.has_masks else ''
+    best = ", save_best='coco/segm_mAP'" if plan.masks else ''
     warm_up = min(WARM_UP, max(1, plan.iterations // 10))
     if plan.task == 'det':
         interval = max(1, plan.epochs // 10)
@@ -269,6 +298,6 @@ param_scheduler = [
 def _optimizer(plan: Plan) -> str:
     if plan.start == 'random':
         return ''  # the small base's
-    return (f'# the recipe\'s learning rate is for {RECIPE_BATCH} images per step; layer decay as published\n'
-            f'optim_wrapper = dict(optimizer=dict(lr=_base_.optim_wrapper.optimizer.lr * {plan.batch} / '
-            f'{RECIPE_BATCH}))\n')
+    recipe = BATCHES.get(plan.model, RECIPE_BATCH)
+    return (f'# the recipe\'s learning rate is for {recipe} images per step; layer decay as in the recipe\n'
+            f'optim_wrapper = dict(optimizer=dict(lr=_base_.optim_wrapper.optimizer.lr * {plan.batch} / {recipe}))\n')

@@ -3,6 +3,7 @@
 Everything runs on torch's meta device: no weights, no memory, and the result does not depend on the machine.
 """
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from mmengine.config import Config
@@ -30,9 +31,9 @@ def build_on_meta(cfg: Config) -> nn.Module:
     init_default_scope(scope)
     try:
         with torch.device('meta'):
-            model = MODELS.build(cfg.model)
+            model = MODELS.build(deepcopy(cfg.model))  # mmdet's DETRs change their config
     except RuntimeError:  # some backbones (mmdet's Swin) read a tensor's values while they are built
-        model = MODELS.build(cfg.model).to('meta')
+        model = MODELS.build(deepcopy(cfg.model)).to('meta')
     return model.eval()
 
 
@@ -68,6 +69,9 @@ def model_info(cfg: Config, shape: tuple[int, int] | None = None) -> dict:
     """
     width, height = shape or published_input(cfg)
     model = build_on_meta(cfg)
+    if has_attention(model):
+        raise UserError(f'{cfg.filename}: model_info cannot count {type(model).__name__}, whose attention depends on '
+                        'the positions that it samples; it knows convolutional heads')
     for name, part in model.named_children():
         if any(True for _ in part.parameters()) and (name not in COMPONENTS or name == 'decode_head'
                                                      and isinstance(part, nn.ModuleList)):
@@ -107,11 +111,17 @@ def run_parts(model: nn.Module, shape: tuple[int, int], call: Callable, images: 
     features = call('backbone', model.backbone, torch.empty(images, channels, *reversed(shape), device='meta'))
     if getattr(model, 'neck', None) is not None:
         features = call('neck', model.neck, features)
-    for name in DENSE_HEADS:
+    for name in DENSE_HEADS if not has_attention(model) else ():
         if isinstance(getattr(model, name, None), nn.Module):
             call(name, getattr(model, name), features)
     if getattr(model, 'roi_head', None) is not None:
         run_roi_heads(model.roi_head, call, box_rois, mask_rois)
+
+
+def has_attention(model: nn.Module) -> bool:
+    """Whether there are attention layers beside the backbone: heads with queries, which shapes alone cannot run."""
+    return any(isinstance(module, nn.MultiheadAttention) for name, part in model.named_children() if name != 'backbone'
+               for module in part.modules())
 
 
 def training_bytes(cfg: Config, shape: tuple[int, int]) -> tuple[int, int]:
@@ -119,7 +129,8 @@ def training_bytes(cfg: Config, shape: tuple[int, int]) -> tuple[int, int]:
 
     The model's are weights, gradients and Adam's two moments. An image's are what autograd keeps of its forward pass
     (counted on the meta device; 128 RoIs go through each mask head and 512 through each box head, as the published
-    samplers take), times 1.5 for gradients of activations, losses and the allocator.
+    samplers take), times 1.5 for gradients of activations, losses and the allocator. Heads with queries (Mask2Former,
+    DINO) are taken to keep twice as much as backbone and neck.
 
     Args:
         shape: (width, height) of the input in pixels.
@@ -142,6 +153,8 @@ def training_bytes(cfg: Config, shape: tuple[int, int]) -> tuple[int, int]:
     run_parts(model, shape, call, images, box_rois=images * 512, mask_rois=images * 128)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     activations = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    if has_attention(model):
+        activations *= 3
     return 4 * 4 * sum(parameter.numel() for parameter in model.parameters()), round(1.5 * activations / images)
 
 

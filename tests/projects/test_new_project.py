@@ -14,11 +14,13 @@ from mmengine.config import Config  # noqa: E402
 from tool_runs import must_run  # noqa: E402
 
 from convnext_dense.config import load_config  # noqa: E402
+from convnext_dense.config.model_checks import check_channels  # noqa: E402
 from convnext_dense.config.preflight import check_config  # noqa: E402
 from convnext_dense.datasets.layout import DatasetInfo, SplitInfo  # noqa: E402
 from convnext_dense.errors import UserError  # noqa: E402
 from convnext_dense.projects import timing  # noqa: E402
 from convnext_dense.projects.choose import batch_size, plan_project, write_project  # noqa: E402
+from convnext_dense.projects.plan import MODELS  # noqa: E402
 from convnext_dense.recipes.metafile import find_recipe  # noqa: E402
 from convnext_dense.recipes.model_info import build_on_meta  # noqa: E402
 
@@ -90,6 +92,47 @@ def test_every_head_has_the_classes_of_the_data(task, arch, start, classes, mask
         assert cfg.optim_wrapper.paramwise_cfg == published.optim_wrapper.paramwise_cfg
         rate = published.optim_wrapper.optimizer.lr
         assert cfg.optim_wrapper.optimizer.lr == pytest.approx(rate * cfg.train_dataloader.batch_size / 16)
+
+
+@pytest.mark.parametrize('task, model, masks', [
+    ('det', 'mask2former', True), ('det', 'rtmdet', True), ('det', 'rtmdet', False), ('det', 'dino', True),
+    ('det', 'retinanet', False), ('det', 'fcos', False), ('seg', 'mask2former', True)])
+def test_other_models(task, model, masks, tmp_path):
+    """Heads, data and evaluation fit the data, and a sample of the data goes through loss and prediction."""
+    data = make_data(tmp_path / 'data', task, 3, images=2, masks=masks)
+    chosen = plan_project(str(data), batch=2, short=64, device='cpu', model=model)
+    cfg = load_config(str(write_project(str(tmp_path / 'project'), chosen)))
+    check_config(cfg, ('train_dataloader', 'val_dataloader'))
+    check_channels(cfg)
+    learns_masks = masks and model in ('mask2former', 'rtmdet')
+    assert set(class_counts(build_on_meta(cfg)).values()) == {3}
+    if task == 'det':
+        assert cfg.val_evaluator.metric == (['bbox', 'segm'] if learns_masks else ['bbox'])
+    rate = load_config(f'{task}/{base_name(chosen)}.py')
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(
+        rate.optim_wrapper.optimizer.lr * 2 / rate.auto_scale_lr.base_batch_size)
+    assert cfg.optim_wrapper.paramwise_cfg == rate.optim_wrapper.paramwise_cfg
+    assert cfg.model.backbone.init_cfg.checkpoint == 'convnext_tiny_in1k' and cfg.custom_hooks == []
+    assert np.isfinite(timing.measure_step(cfg, 'cpu'))
+    assert batch_size(chosen, 200 * 2 ** 30) == 4 and batch_size(chosen, 1) == 1
+
+
+def base_name(chosen):
+    names = MODELS[chosen.task][chosen.model]
+    return names[0] if chosen.masks or names[1] is None else names[1]
+
+
+@pytest.mark.parametrize('task, masks, options, message', [
+    ('det', True, dict(model='upernet'), '--model upernet: expected one of mask-rcnn, mask2former, rtmdet, dino, '),
+    ('seg', True, dict(model='dino'), '--model dino: expected one of upernet, mask2former for a data set of task seg'),
+    ('det', False, dict(model='mask2former'), 'it learns masks and the data set has boxes only; use rtmdet or dino'),
+    ('det', True, dict(model='dino', arch='base'), '--arch base: dino has a config for tiny only'),
+    ('det', True, dict(model='dino', start='published'), '--start published: dino has published weights for its'),
+    ('det', True, dict(model='dino', start='no.pth'), '--start no.pth: expected imagenet or a checkpoint file')])
+def test_models_that_do_not_fit(task, masks, options, message, tmp_path):
+    data = make_data(tmp_path / 'data', task, 3, images=2, masks=masks)
+    with pytest.raises(UserError, match=message):
+        plan_project(str(data), device='cpu', **options)
 
 
 def test_choices_follow_the_data(tmp_path):

@@ -1,4 +1,4 @@
-# Mask2Former on ConvNeXt-atto for labels, small enough to learn six ADE20K images by heart in minutes on one core.
+# Mask2Former on ConvNeXt-atto for labels, small enough to learn eight ADE20K images by heart in minutes on one core.
 _base_ = [f'../../configs/seg/_base_/{name}.py' for name in ('mask2former_convnext', 'ade20k_512x512', 'runtime')]
 
 width = 64
@@ -25,9 +25,10 @@ resize = dict(type='Resize', scale=(160, 160), keep_ratio=False)
 labels = dict(type='LoadAnnotations', reduce_zero_label=True)
 train_pipeline = [dict(type='LoadImageFromFile'), labels, resize, dict(type='PackSegInputs')]
 test_pipeline = [dict(type='LoadImageFromFile'), resize, labels, dict(type='PackSegInputs')]
-images = dict(img_path='images/training', seg_map_path='annotations/training')
-train_dataloader = dict(batch_size=3, num_workers=0, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, dataset=dict(data_prefix=images, pipeline=test_pipeline))
+images = dict(img_path='images/validation', seg_map_path='annotations/validation')
+train_dataloader = dict(
+    batch_size=4, num_workers=0, dataset=dict(data_prefix=images, indices=8, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, dataset=dict(indices=8, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 iterations = 160

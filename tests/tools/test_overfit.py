@@ -1,10 +1,8 @@
-"""A detector learns eight real COCO images by heart: boxes, classes and masks all have to work for that."""
+"""Detectors and a segmentor learn eight real images by heart: everything from the data to the metrics has to work."""
 import json
 
 import pytest
 from tool_runs import TOOL_TESTS, must_run, scalars
-
-CONFIG = TOOL_TESTS / 'overfit_coco.py'
 
 
 def eight_images(source, target) -> list[int]:
@@ -24,29 +22,57 @@ def eight_images(source, target) -> list[int]:
     return fit
 
 
-@pytest.mark.slow
-def test_eight_coco_images_are_learned_by_heart(real_data, tmp_path):
-    annotations = tmp_path / 'eight.json'
-    assert len(eight_images(real_data / 'coco/annotations/instances_train2017.json', annotations)) == 8
-    options = ['--data-root', real_data / 'coco', '--cfg-options',
-               *(f'{loader}_dataloader.dataset.ann_file={annotations}' for loader in ('train', 'val', 'test')),
-               *(f'{kind}_evaluator.ann_file={annotations}' for kind in ('val', 'test')),
-               'model.test_cfg.rcnn.score_thr=0.0']  # chance's 81 equal scores are below the recipe's 0.05
+def evaluate(name: str, config, folder, options: list, *more) -> dict:
+    """Train with a config and more options, then test the last checkpoint on the same images."""
+    must_run('train', config, '--work-dir', folder / name, *options, *more, cwd=folder)
+    checkpoint = max((folder / name).glob('iter_*.pth'), key=lambda file: int(file.stem[5:]))
+    must_run('test', config, checkpoint, '--work-dir', folder / name / 'test', *options, cwd=folder)
+    return json.loads((folder / name / 'test/metrics.json').read_text())
 
-    def evaluate(name: str, *more) -> dict:
-        """Train with the recipe and more options, then test the last checkpoint on the same eight images."""
-        must_run('train', CONFIG, '--work-dir', tmp_path / name, *options, *more, cwd=tmp_path)
-        checkpoint = max((tmp_path / name).glob('iter_*.pth'), key=lambda file: int(file.stem[5:]))
-        must_run('test', CONFIG, checkpoint, '--work-dir', tmp_path / name / 'test', *options, cwd=tmp_path)
-        return json.loads((tmp_path / name / 'test/metrics.json').read_text())
 
-    # two steps with a learning rate of 0 only fill the running statistics of BN
-    chance = evaluate('untrained', 'optim_wrapper.optimizer.lr=0.0', 'train_cfg.max_iters=2',
+def untrained_and_trained(config, folder, options: list, metrics: list[str]) -> tuple[dict, dict]:
+    """Metrics of two steps with a learning rate of 0, which only fill running statistics, and of the whole run."""
+    chance = evaluate('untrained', config, folder, options, 'optim_wrapper.optimizer.lr=0.0', 'train_cfg.max_iters=2',
                       'train_cfg.val_interval=9', 'default_hooks.checkpoint.interval=2')
-    learned = evaluate('trained')
-    losses = [line['loss'] for line in scalars(tmp_path / 'trained') if 'loss' in line]
-    print(f'\noverfitting eight COCO images: loss {losses[0]:.2f} -> {losses[-1]:.2f}; untrained and trained:')
-    for name in ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP', 'coco/segm_mAP_50'):
+    learned = evaluate('trained', config, folder, options)
+    losses = [line['loss'] for line in scalars(folder / 'trained') if 'loss' in line]
+    print(f'\n{config.stem}: loss {losses[0]:.2f} -> {losses[-1]:.2f}; untrained and trained:')
+    for name in metrics:
         print(f'  {name}: {chance[name]:.3f} -> {learned[name]:.3f}')
-    assert chance['coco/bbox_mAP_50'] < 0.02 and chance['coco/segm_mAP_50'] < 0.02
-    assert learned['coco/bbox_mAP_50'] > 0.5 and learned['coco/segm_mAP_50'] > 0.5
+    return chance, learned
+
+
+def coco_options(real_data, folder) -> list:
+    annotations = folder / 'eight.json'
+    assert len(eight_images(real_data / 'coco/annotations/instances_train2017.json', annotations)) == 8
+    return ['--data-root', real_data / 'coco', '--cfg-options',
+            *(f'{loader}_dataloader.dataset.ann_file={annotations}' for loader in ('train', 'val', 'test')),
+            *(f'{kind}_evaluator.ann_file={annotations}' for kind in ('val', 'test'))]
+
+
+SMALL_IMAGES = ['train_dataloader.dataset.pipeline.2.scale=(128, 128)',
+                *(f'{loader}_dataloader.dataset.pipeline.1.scale=(128, 128)' for loader in ('val', 'test'))]
+BOX, MASK = ['coco/bbox_mAP', 'coco/bbox_mAP_50'], ['coco/segm_mAP', 'coco/segm_mAP_50']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, more, metrics', [
+    # chance's 81 equal scores are below the recipe's 0.05
+    ('coco', ['model.test_cfg.rcnn.score_thr=0.0'], BOX + MASK),
+    ('mask2former', SMALL_IMAGES, BOX + MASK),
+    ('rtmdet', [*SMALL_IMAGES, 'model.test_cfg.score_thr=0.0'], BOX + MASK)],
+    ids=['mask-rcnn', 'mask2former', 'rtmdet'])
+def test_eight_coco_images_are_learned_by_heart(name, more, metrics, real_data, tmp_path):
+    config = TOOL_TESTS / f'overfit_{name}.py'
+    options = [*coco_options(real_data, tmp_path), *more]
+    chance, learned = untrained_and_trained(config, tmp_path, options, metrics)
+    for metric in metrics[1::2]:
+        assert chance[metric] < 0.02 and learned[metric] > 0.5, metric
+
+
+@pytest.mark.slow
+def test_eight_ade20k_images_are_learned_by_heart(real_data, tmp_path):
+    options = ['--data-root', real_data / 'ade/ADEChallengeData2016', '--cfg-options', 'log_level=INFO']
+    chance, learned = untrained_and_trained(
+        TOOL_TESTS / 'overfit_mask2former_seg.py', tmp_path, options, ['mIoU', 'aAcc'])
+    assert chance['mIoU'] < 2 and learned['mIoU'] > 15

@@ -103,6 +103,8 @@ def test_words_on_a_command_line_are_those_of_the_package():
     assert cli['convert_checkpoint'].FORMATS == tuple(TABLES)
     assert cli['roadmap'].REGIMES == tuple(REGIMES)
     assert cli['new_project'].STARTS == choose.STARTS
+    assert set(cli['new_project'].MODELS) == {*choose.DEFAULT_MODEL.values(), *choose.MODELS['det'],
+                                              *choose.MODELS['seg']}
     assert cli['new_project'].ARCHITECTURES == tuple(choose.BASES['det']) == tuple(choose.BASES['seg'])
     assert (cli['predict'].HIDEABLE, cli['predict'].COLOUR_BY) == (draw.HIDEABLE, draw.COLOUR_BY)
 
