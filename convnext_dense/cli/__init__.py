@@ -13,7 +13,7 @@ COMMANDS = {
     'training': ('new_project', 'train', 'show_lr'),
     'evaluation and inference': ('test', 'report', 'predict', 'reproduce'),
     'checkpoints and deployment': ('convert_checkpoint', 'publish_checkpoint', 'export'),
-    'models and this machine': ('model_info', 'roadmap', 'benchmark', 'check_ops', 'demo'),
+    'models and this machine': ('model_info', 'roadmap', 'benchmark', 'check_ops', 'check_swap', 'demo'),
 }
 RESUMABLE = ('train',)  # commands with --resume
 
