@@ -132,6 +132,10 @@ def run(config: dict, scope: str, device: str = 'cpu', amp: torch.dtype | None =
         Finding: our backbone, the loss or a gradient at its stem is missing or not finite, or an image has no result.
     """
     model = MODELS.build(config).to(device)
+    model.init_weights()
+    for part in model.modules():
+        if getattr(part, 'epoch', 0) is None:  # which a hook of mmdet's sets, for TOOD
+            part.epoch = 0
     nets = [module for module in model.modules() if isinstance(module, ConvNeXt)]
     if ours and not nets:
         raise Finding('our backbone is not in the model')
