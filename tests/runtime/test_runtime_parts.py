@@ -92,7 +92,7 @@ def test_an_absent_device_is_one_sentence(name, tmp_path):
 
 
 def test_it_is_imported_without_torch_and_the_mm_packages():
-    """In an interpreter where they cannot be imported; a real environment is made in the slow tier."""
+    """In an interpreter where they cannot be imported."""
     code = '''
 import sys, time
 for name in ("torch", "torchvision", "mmengine", "mmcv", "mmdet", "mmseg"):
