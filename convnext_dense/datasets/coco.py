@@ -25,6 +25,7 @@ class FastCocoDataset(CocoDataset):
 
     Raises:
         UserError: ``proposal_file``, or annotations that `open_index` refuses.
+        ValueError: no image is left after filtering.
     """
     index: CocoIndex
     numbers: np.ndarray
@@ -41,6 +42,8 @@ class FastCocoDataset(CocoDataset):
         self.cat_ids = [entry['id'] for entry in self.index.categories if entry['name'] in names]
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
         self.numbers = self._filtered()
+        if not len(self.numbers):  # in mmengine's words for an empty data set, which `build_dataloader` explains
+            raise ValueError(f'need at least one array: no image of {self.ann_file} is left after filtering')
         self._fully_initialized = True
         if self._indices is not None:
             self.get_subset_(self._indices)

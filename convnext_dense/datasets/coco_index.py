@@ -147,10 +147,10 @@ class _Entries:
                     add[element.key](self._checked(element), element.offset, element.length)
                 if number % 1000 == 0:
                     bar.update(element.offset - bar.n)
-        missing = [key for key in REQUIRED if key not in self.lists]
+        missing = [key for key in ('images', 'categories') if key not in self.lists]
         if missing:
-            raise UserError(f'{ann_file}: expected COCO annotations, an object with entries in {few(REQUIRED)}, found '
-                            f'none in {few(missing)}: name the file that has the annotations of this data set')
+            raise UserError(f'{ann_file}: expected COCO annotations, an object with entries in images and categories, '
+                            f'found none in {few(missing)}: name the file that has the annotations of this data set')
 
     def _checked(self, element) -> dict:
         entry, key = element.value, element.key

@@ -150,6 +150,7 @@ def read_header(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | No
     """Size, type of the values and number of pages. Arguments and errors as of `open_image`."""
     is_path = isinstance(file, (str, os.PathLike))
     name = file if name is None else name
+    max_pixels()  # a limit that is no number is named whatever the file is
     with open(file, 'rb') if is_path else nullcontext(file) as opened:
         opened.seek(0)
         start = opened.read(26)

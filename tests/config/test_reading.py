@@ -78,7 +78,7 @@ def test_new_leaves_and_runner_keys_are_accepted(det_config, option):
 
 
 def test_a_missing_config_names_the_nearest():
-    with pytest.raises(UserError, match='does not exist; the nearest one is configs/det/mask-rcnn_convnext-t'):
+    with pytest.raises(UserError, match='does not exist; the nearest ones are configs/det/mask-rcnn_convnext-t-in1k'):
         config.load_config('configs/det/mask-rcnn_convnext-t_fpn_8xb2-amp-ms-crop-3x_coco.py')
 
 

@@ -23,7 +23,7 @@ from convnext_dense.datasets.convert.writing import write_dataset
 from convnext_dense.datasets.layout import DatasetInfo
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
 from convnext_dense.errors import UserError
-from convnext_dense.projects.choose import median_object_side
+from convnext_dense.projects.objects import read_objects
 
 NESTED = json.loads('[' * 150 + ']' * 150)
 JUNK = [
@@ -135,7 +135,7 @@ def check_coco(case: Case, rng: random.Random) -> None:
     repair(targets, findings, case.fixed)
     if 'json-broken' not in findings.found:
         json.loads((case.fixed / file.name).read_text())
-    median_object_side(file)
+    read_objects(file)
 
 
 def read_dataset_json(case: Case, rng: random.Random) -> None:

@@ -141,7 +141,7 @@ def test_data_sets_are_found_without_further_imports(repo_root):
             "as seg; print(det.get('ShapesDetDataset').__mro__[1].__name__, seg.get('ShapesSegDataset').__mro__[1]"
             '.__name__)')
     done = subprocess.run([sys.executable, '-c', code], cwd=repo_root, text=True, capture_output=True, timeout=300)
-    assert done.stdout.split()[-2:] == ['CocoDataset', 'BaseSegDataset'], done.stderr
+    assert done.stdout.split()[-2:] == ['FastCocoDataset', 'BaseSegDataset'], done.stderr
 
 
 def test_own_configs_work_as_bases_from_anywhere(tmp_path, repo_root):

@@ -148,7 +148,8 @@ def test_the_search_finds_what_it_looks_for():
 
 
 # changes of this process's own state that are no change of foreign code
-OWN_STATE = {"os.environ['CUDA_VISIBLE_DEVICES'] = '-1'", "sys.argv = [f'convnext-dense {name}', *sys.argv[2:]]"}
+OWN_STATE = {"os.environ['CUDA_VISIBLE_DEVICES'] = '-1'", "os.environ['CONVNEXT_DENSE_CACHE'] = folder",
+             "sys.argv = [f'convnext-dense {name}', *sys.argv[2:]]"}
 
 
 def test_foreign_code_is_changed_in_mm_alone(repo_root):

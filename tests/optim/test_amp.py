@@ -136,7 +136,9 @@ def test_the_runner_takes_it(device, machine):
 def test_a_loss_that_is_not_finite_ends_bf16_training_at_once(dtype, patience, machine, tmp_path):
     """In fp16 the scaler may overflow for some iterations."""
     machine('cuda')
-    runner = SimpleNamespace(optim_wrapper=build(linear(), dtype=dtype), iter=0, max_iters=100, work_dir=str(tmp_path))
+    model = linear()
+    runner = SimpleNamespace(model=model, optim_wrapper=build(model, dtype=dtype), iter=0, max_iters=100,
+                             work_dir=str(tmp_path))
     hook = WatchTrainingHook(patience=20)
     for _ in range(patience - 1):
         hook.after_train_iter(runner, 0, {}, dict(loss=torch.tensor(float('inf'))))

@@ -36,7 +36,7 @@ MISTAKES = [
     Mistake('image folder', ('ade/images/typo (img_path) does not exist',),
             ('--cfg-options', 'train_dataloader.dataset.data_prefix.img_path=images/typo'), 'seg'),
     Mistake('config', ('config det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_cocoo.py does not exist',
-                       'nearest one is configs/det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py'),
+                       'nearest ones are configs/det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py'),
             config='det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_cocoo.py'),
     Mistake('option', ('optim_wraper', 'did you mean optim_wrapper'),
             ('--cfg-options', 'optim_wraper.optimizer.lr=1e-4')),
