@@ -1,5 +1,6 @@
 # Published: 52.1 mIoU multi-scale (V2 paper, table 7). Layer decay, learning rate and drop path were swept ({0.8, 0.9};
-# {1e-4, 2e-4, 3e-4}; {0.1, 0.2, 0.3, 0.4}): the values of the V1-B recipe, which lie inside; warm-up and AMP as there.
+# {1e-4, 2e-4, 3e-4}; {0.1, 0.2, 0.3, 0.4}): the values of the V1-B recipe, which lie inside; warm-up, AMP and decay by
+# stages as there.
 _base_ = './upernet_convnext-b-in1k_8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(
