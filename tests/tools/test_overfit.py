@@ -60,8 +60,9 @@ BOX, MASK = ['coco/bbox_mAP', 'coco/bbox_mAP_50'], ['coco/segm_mAP', 'coco/segm_
     # chance's 81 equal scores are below the recipe's 0.05
     ('coco', ['model.test_cfg.rcnn.score_thr=0.0'], BOX + MASK),
     ('mask2former', SMALL_IMAGES, BOX + MASK),
+    ('dino', SMALL_IMAGES, BOX),
     ('rtmdet', [*SMALL_IMAGES, 'model.test_cfg.score_thr=0.0'], BOX + MASK)],
-    ids=['mask-rcnn', 'mask2former', 'rtmdet'])
+    ids=['mask-rcnn', 'mask2former', 'dino', 'rtmdet'])
 def test_eight_coco_images_are_learned_by_heart(name, more, metrics, real_data, tmp_path):
     config = TOOL_TESTS / f'overfit_{name}.py'
     options = [*coco_options(real_data, tmp_path), *more]
