@@ -67,8 +67,8 @@ def test_eight_coco_images_are_learned_by_heart(name, more, metrics, real_data, 
     config = TOOL_TESTS / f'overfit_{name}.py'
     options = [*coco_options(real_data, tmp_path), *more]
     chance, learned = untrained_and_trained(config, tmp_path, options, metrics)
-    for metric in metrics[1::2]:
-        assert chance[metric] < 0.02 and learned[metric] > 0.5, metric
+    for metric in metrics[1::2]:  # untrained: 0.015 for the boxes of Mask2Former, 0.000 for all others
+        assert chance[metric] < 0.05 and learned[metric] > 0.5, metric
 
 
 @pytest.mark.slow
