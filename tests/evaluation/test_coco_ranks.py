@@ -35,6 +35,7 @@ def check(found: list[dict], images: int) -> None:
     assert all(other['exact'] == {} for other in others), 'only rank 0 computes'
 
 
+@pytest.mark.slow
 def test_two_processes_with_unequal_shares(tmp_path):
     found = evaluate_with(2, 5, tmp_path / 'padded')
     assert [one['seen'] for one in found] == [3, 3], 'one image is seen twice'
