@@ -1,5 +1,6 @@
 """Start-up time and memory of COCO annotations in several processes: FastCocoDataset beside mmdet's CocoDataset."""
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -40,8 +41,8 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     for name in ('images', 'objects', 'ranks', 'workers', 'samples'):
         if getattr(args, name) < 1:
             raise UserError(f'benchmark annotations: --{name} must be at least 1, not {getattr(args, name)}')
-    if not Path('/proc/self/smaps_rollup').exists():
-        raise UserError('benchmark annotations: memory is read from /proc/self/smaps_rollup, which only Linux has')
+    if not Path('/proc/self/smaps').exists():
+        raise UserError('benchmark annotations: memory is read from /proc/self/smaps, which only Linux has')
     with TemporaryDirectory() as folder:
         os.environ['CONVNEXT_DENSE_CACHE'] = folder
         tiny, large = Path(folder) / 'tiny.json', args.annotations or Path(folder) / 'large.json'
@@ -62,8 +63,9 @@ def format_result(result: dict) -> str:
         pss, without = np.mean(row['pss']) / 2**20, np.mean(row['without']) / 2**20
         lines.append(f'{name:18}{row["images"]:10}{max(row["seconds"]):8.2f} s{len(row["pss"]):12}{pss:10.0f} MiB'
                      f'{pss - without:12.0f} MiB')
-    lines.append('PSS: proportional set size, where a page counts as 1/n in each of n processes; mean over all. "Of '
-                 'annotations": less that of the same processes with one image. Start: the slowest rank.')
+    lines.append('PSS: proportional set size, where a page counts as 1/n in each of n processes, of the index and of '
+                 'all that is no file; mean over all processes. "Of annotations": less that with one image. Start: the '
+                 'slowest rank.')
     return '\n'.join(lines)
 
 
@@ -137,14 +139,20 @@ def _read(dataset, workers: int, samples: int, barrier) -> list[int]:
     """PSS of this process and of its workers when all have read samples."""
     order = np.random.default_rng(0).integers(0, len(dataset), samples * workers)
     loader = DataLoader(dataset, 8, sampler=order.tolist(), num_workers=workers, collate_fn=len,
-                        persistent_workers=True, multiprocessing_context='fork')
+                        persistent_workers=True, multiprocessing_context='fork', worker_init_fn=_touch)
     iterator = iter(loader)
     for _ in iterator:
         pass
     barrier.wait()
-    pss = [_pss(pid) for pid in (os.getpid(), *(worker.pid for worker in iterator._workers))]
+    folder = os.environ['CONVNEXT_DENSE_CACHE']
+    pss = [_pss(pid, folder) for pid in (os.getpid(), *(worker.pid for worker in iterator._workers))]
     barrier.wait()
     return pss
+
+
+def _touch(_) -> None:
+    """Have a worker write to every object it got from its rank, as it does sooner or later: they are shared no more."""
+    gc.collect()
 
 
 def _classes(file: Path) -> tuple[str, ...]:
@@ -152,9 +160,17 @@ def _classes(file: Path) -> tuple[str, ...]:
     return tuple(element.value['name'] for element in stream_json(file) if element.key == 'categories')
 
 
-def _pss(pid: int | str) -> int:
-    """Proportional set size of a process in bytes."""
-    for line in Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines():
-        if line.startswith('Pss:'):
-            return int(line.split()[1]) * 1024
-    raise ValueError(f'no Pss in /proc/{pid}/smaps_rollup')
+def _pss(pid: int, folder: str) -> int:
+    """Proportional set size of a process in bytes, of files only those in a folder.
+
+    Libraries are left out: their share depends on how many other programs have them open.
+    """
+    total, counted = 0, False
+    for line in Path(f'/proc/{pid}/smaps').read_text().splitlines():
+        name, _, value = line.partition(':')
+        if ' ' in name:  # the first line of a mapping: addresses, permissions, offset, device, inode and path
+            path = line.split(maxsplit=5)[5:]
+            counted = not path or not path[0].startswith('/') or path[0].startswith(folder)
+        elif name == 'Pss' and counted:
+            total += int(value.split()[0]) * 1024
+    return total
