@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, DefaultScope
 
 from ...errors import UserError
@@ -21,7 +22,7 @@ FAILS_IN_STOCK, NEEDS_PACKAGE = 'fails in stock', 'needs a package'
 USUAL = {'ResNet', 'ResNetV1c', 'mmpretrain.ConvNeXt'}  # backbones of the configs to try first
 
 # Folder -> part of the name of the config that has what the folder is about besides its backbone.
-PREFERRED = {'dcn': 'dpool', 'dcnv2': 'mdpool', 'swin': 'pre_upernet'}
+PREFERRED = {'dcn': 'dpool', 'dcnv2': 'mdpool', 'swin': 'pre_upernet', 'rtmdet': 'rtmdet_s'}
 TRACKERS = {'ByteTrack', 'DeepSORT', 'OCSORT', 'StrongSORT', 'QDTrack', 'MaskTrackRCNN', 'Mask2FormerVideo'}
 # Networks that are the method themselves.
 OWN_NETWORKS = {
@@ -80,7 +81,7 @@ def candidates(package: str, folder: str) -> list[tuple[Path, dict]]:
             continue
         if model is not None:
             types = {holder[key].get('type') for holder, key in backbones(model)}
-            (usual if types & USUAL else others).append((file, model))
+            (usual if types & USUAL or part and part in file.name else others).append((file, model))
         if len(usual) == 3:
             break
     return (usual + others)[:3]
@@ -133,9 +134,7 @@ def run(config: dict, scope: str, device: str = 'cpu', amp: torch.dtype | None =
     """
     model = MODELS.build(config).to(device)
     model.init_weights()
-    for part in model.modules():
-        if getattr(part, 'epoch', 0) is None:  # which a hook of mmdet's sets, for TOOD
-            part.epoch = 0
+    MessageHub.get_current_instance().update_info('epoch', 0)  # which TOOD asks for
     nets = [module for module in model.modules() if isinstance(module, ConvNeXt)]
     if ours and not nets:
         raise Finding('our backbone is not in the model')
