@@ -19,15 +19,20 @@ def make_batch(model, scope: str, images: int = 2) -> dict:
 
 def _det_batch(model, images: int, size: tuple[int, int]) -> dict:
     from mmdet.testing._utils import demo_mm_inputs, demo_mm_proposals
+    # of the loader's proposals where there are any: predictions would pass the model's own RPN by
+    takes_proposals = getattr(model, 'with_roi_head', False) and not model.with_rpn
     batch = demo_mm_inputs(images, (3, *size), num_items=[3] * images, num_classes=2, with_mask=True,
                            with_semantic=True, use_box_type=False)
     for sample, proposals in zip(batch['data_samples'], demo_mm_proposals([(3, *size)] * images, 20), strict=True):
         sample.set_metainfo(dict(scale_factor=(1., 1.), batch_input_shape=size, pad_shape=size,
                                  homography_matrix=np.eye(3, dtype=np.float32)))
         proposals.pop('labels')
-        sample.proposals = proposals
+        if takes_proposals:
+            sample.proposals = proposals
         sample.ignored_instances = sample.ignored_instances[:0]  # random boxes, which would cover the image
         _give_area(sample.gt_instances, size)
+        if type(model).__name__ == 'RTMDet':  # which reads masks where it gets them, its boxes' recipes load none
+            del sample.gt_instances.masks
     if type(model).__name__ == 'SoftTeacher':
         branches = ('sup', 'unsup_teacher', 'unsup_student')
         return {key: {branch: [item.clone() for item in value] for branch in branches}

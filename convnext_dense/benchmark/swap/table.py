@@ -10,7 +10,8 @@ from .trial import Row
 
 HEAD = """# Stock configs with our backbone
 
-Written by `python tools/check_swap.py --out docs/swap.md`, with {versions}.
+Written by `python tools/check_swap.py --out docs/swap.md`, which changes the rows of the folders that it tries and
+keeps the others, with {versions}.
 
 For every folder of stock configs that mmdet and mmseg bring: one config, with a ConvNeXt-atto instead of its backbone
 and the `in_channels` of what reads its maps changed to fit (`convnext_dense/benchmark/swap/rules.py`). "Works" means:

@@ -35,6 +35,9 @@ OWN_NETWORKS = {
     **dict.fromkeys(('VisionTransformer', 'BEiT', 'MAE'),
                     'a plain transformer: all its maps have one size, and the neck or head is made for that'),
 }
+# What is behind an error of stock mmdet or mmseg.
+CAUSES = {"AttributeError: 'SSDHead' object has no attribute 'loss_cls'":
+          'BaseDenseHead.predict_by_feat of mmdet 3.3.0 reads loss_cls, which SSDHead does not set, with any backbone'}
 
 
 @dataclass
@@ -134,6 +137,7 @@ def run(config: dict, scope: str, device: str = 'cpu', amp: torch.dtype | None =
     """
     model = MODELS.build(config).to(device)
     model.init_weights()
+    _keep_boxes_inside(model)
     MessageHub.get_current_instance().update_info('epoch', 0)  # which TOOD asks for
     nets = [module for module in model.modules() if isinstance(module, ConvNeXt)]
     if ours and not nets:
@@ -161,17 +165,31 @@ def run(config: dict, scope: str, device: str = 'cpu', amp: torch.dtype | None =
         raise Finding(f'one image gave {len(results)} results')
 
 
+def _keep_boxes_inside(model: torch.nn.Module) -> None:
+    """Scale the box regression of QueryInst down, in place.
+
+    Untrained, its six stages move boxes out of the image, and mmdet pastes no masks of such boxes on a CPU.
+    """
+    for part in model.modules():
+        if type(part).__name__ == 'DIIHead':
+            part.fc_reg.weight.data.mul_(0.01)
+
+
 def _why(error: Exception, model: dict, package: str, device: str, amp: torch.dtype | None) -> tuple[str, str]:
     """Outcome and reason of a failure: whether it is a missing package's, stock's own, or ours."""
-    reason = f'{type(error).__name__}: {" ".join(str(error).strip().partition(chr(10))[0].split())}'
+    reason = _one_line(error)
     if 'is not installed' in reason or isinstance(error, ImportError):
         return NEEDS_PACKAGE, reason
     try:
         run(trainable_here(model), package, device, amp, ours=False)
     except Exception as stock:  # whatever a foreign model raises is the finding
-        if type(stock) is type(error):
-            return FAILS_IN_STOCK, reason
+        if _one_line(stock) == reason:
+            return FAILS_IN_STOCK, f'{reason}: {CAUSES[reason]}' if reason in CAUSES else reason
     return FAILS, reason
+
+
+def _one_line(error: Exception) -> str:
+    return f'{type(error).__name__}: {" ".join(str(error).strip().partition(chr(10))[0].split())}'
 
 
 def _other_task(model: dict) -> str:
