@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 
 from convnext_dense.benchmark import swap
 from convnext_dense.benchmark.swap import parallel, trial
+from convnext_dense.benchmark.swap.inputs import make_batch
 from convnext_dense.cli.running import run_tool
 
 TABLE = Path(__file__).resolve().parents[2] / 'docs/swap.md'
@@ -112,6 +113,26 @@ def test_a_trial_finds_what_is_wrong():
         for message, change in wrong:
             with pytest.raises(trial.Finding, match=message):
                 trial.run(ConfigDict({**model, **change}), 'mmseg')
+
+
+@pytest.mark.parametrize('with_rpn', [True, False])
+def test_proposals_are_for_models_without_an_rpn(with_rpn):
+    """mmdet's two-stage detectors predict from proposals that they are given and skip their own RPN."""
+    model = torch.nn.Module()
+    model.with_roi_head, model.with_rpn = True, with_rpn
+    assert all(('proposals' in sample) != with_rpn for sample in make_batch(model, 'mmdet')['data_samples'])
+
+
+@pytest.mark.parametrize('stock, outcome', [
+    (KeyError('a'), 'fails in stock'), (KeyError('b'), 'fails'), (ValueError('a'), 'fails'), (None, 'fails')])
+def test_a_fault_of_stock_is_the_same_error_in_stock(monkeypatch, stock, outcome):
+    def run(config, scope, device, amp, ours=True):
+        if ours or stock:
+            raise KeyError('a') if ours else stock
+    monkeypatch.setattr(trial, 'run', run)
+    monkeypatch.setattr(trial, 'swap', lambda model, package: model)
+    row = trial.attempt('mmdet', Path('folder/a.py'), ConfigDict(type='RetinaNet'))
+    assert (row.outcome, row.reason) == (outcome, "KeyError: 'a'")
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ keeps the others, with {versions}.
 For every folder of stock configs that mmdet and mmseg bring: one config, with a ConvNeXt-atto instead of its backbone
 and the `in_channels` of what reads its maps changed to fit (`convnext_dense/benchmark/swap/rules.py`). "Works" means:
 the model builds, gives a finite loss with a gradient at the backbone's stem, and predicts, on made-up images and
-targets; no accuracy is measured. {summary}
+targets; no accuracy is measured. The box regression of Sparse R-CNN and QueryInst is scaled down first: untrained, it
+moves boxes out of the image, and mmdet 3.3.0 cannot paste masks of such boxes on a CPU. {summary}
 
 How to do the same in a config of your own: [backbone.md](backbone.md#in-a-config-of-your-own).
 """

@@ -166,9 +166,9 @@ def run(config: dict, scope: str, device: str = 'cpu', amp: torch.dtype | None =
 
 
 def _keep_boxes_inside(model: torch.nn.Module) -> None:
-    """Scale the box regression of QueryInst down, in place.
+    """Scale the box regression of Sparse R-CNN and QueryInst down, in place.
 
-    Untrained, its six stages move boxes out of the image, and mmdet pastes no masks of such boxes on a CPU.
+    Untrained, their six stages move boxes out of the image, and mmdet pastes no masks of such boxes on a CPU.
     """
     for part in model.modules():
         if type(part).__name__ == 'DIIHead':
