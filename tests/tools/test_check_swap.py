@@ -141,5 +141,5 @@ def test_folders_that_once_failed_work(tmp_path):
     importlib.import_module('convnext_dense.cli.check_swap').main(
         ['--folder', *ONCE_BROKEN['mmseg'], *ONCE_BROKEN['mmdet'], '--package', 'mmseg', 'mmdet', '--out', str(out)])
     rows = swap.read_table(out)
-    assert len(rows) == sum(map(len, ONCE_BROKEN.values()))
+    assert {row.folder for row in rows} == {*ONCE_BROKEN['mmseg'], *ONCE_BROKEN['mmdet']}
     assert {row.outcome for row in rows} == {'works'}, rows
