@@ -13,6 +13,7 @@ from convnext_dense.benchmark import swap
 from convnext_dense.benchmark.swap import parallel, trial
 from convnext_dense.benchmark.swap.inputs import make_batch
 from convnext_dense.cli.running import run_tool
+from convnext_dense.mm.environment import versions
 
 TABLE = Path(__file__).resolve().parents[2] / 'docs/swap.md'
 PACKAGES = {'mmdet': mmdet, 'mmseg': mmseg}
@@ -33,6 +34,7 @@ def test_the_table_keeps_the_rows_of_other_folders(tmp_path):
     assert '3 folders: 1 not swappable, 1 fails, 1 other task.' in (tmp_path / 'swap.md').read_text()
 
 
+@pytest.mark.skipif('onedl-mmdetection' in versions(), reason='the table is of mmdet and mmseg, not of their forks')
 def test_the_table_in_the_docs_has_every_folder_of_stock_configs():
     folders = {(name, path.parent.name) for name, package in PACKAGES.items()
                for path in (Path(package.__file__).parent / '.mim/configs').glob('*/*.py')}

@@ -1,10 +1,8 @@
 """The table in the docs."""
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
+from ...mm.environment import versions
 from ...utils.files import atomic_write
 from .trial import Row
 
@@ -27,12 +25,12 @@ def write_table(rows: list[Row], path: Path) -> None:
     """Write docs/swap.md; rows of a table that is there already stay unless ``rows`` has their folder."""
     found = {(row.package, row.folder): row for row in read_table(path) + rows}
     rows = [found[name] for name in sorted(found)]
-    versions = ', '.join(f'{name} {version(name)}' for name in ('mmdet', 'mmsegmentation')) \
-        + f' and torch {torch.__version__}'
+    installed = ', '.join(f'{name} {version}' for name, version in versions().items()
+                          if name == 'torch' or 'mmdet' in name or 'mmseg' in name)
     counts = Counter(row.outcome for row in rows)
     summary = f'{len(rows)} folders: ' + ', '.join(f'{n} {outcome}' for outcome, n in counts.most_common()) + '.'
     with atomic_write(path) as part:
-        part.write_text(HEAD.format(versions=versions, summary=summary) + ''.join(
+        part.write_text(HEAD.format(versions=installed, summary=summary) + ''.join(
             _section(package, [row for row in rows if row.package == package])
             for package in dict.fromkeys(row.package for row in rows)), 'utf-8')
 
