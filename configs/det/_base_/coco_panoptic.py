@@ -1,7 +1,8 @@
 # COCO 2017 panoptic: 80 thing and 53 stuff classes, large-scale jitter within 1024x1024 as in coco_instance_lsj.py.
 # AP of the things is measured, too, against the instance annotations.
+_base_ = './coco_instance.py'
+
 dataset_type = 'CocoPanopticDataset'
-data_root = 'data/coco/'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -24,33 +25,21 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=2,
     num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
         type=dataset_type,
-        data_root=data_root,
         ann_file='annotations/panoptic_train2017.json',
-        data_prefix=dict(img='train2017/', seg='annotations/panoptic_train2017/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        data_prefix=dict(seg='annotations/panoptic_train2017/'),
         pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
-        data_root=data_root,
         ann_file='annotations/panoptic_val2017.json',
-        data_prefix=dict(img='val2017/', seg='annotations/panoptic_val2017/'),
-        test_mode=True,
+        data_prefix=dict(seg='annotations/panoptic_val2017/'),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
+data_root = _base_.data_root
 val_evaluator = [
     dict(
         type='CocoPanopticMetric',

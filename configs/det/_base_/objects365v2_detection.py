@@ -1,4 +1,6 @@
 # Objects365 v2: boxes of 365 classes, images resized to fit 1333 x 800.
+_base_ = './coco_detection.py'
+
 dataset_type = 'Objects365V2Dataset'
 data_root = 'data/Objects365/Obj365_v2/'
 
@@ -9,41 +11,17 @@ train_pipeline = [
     dict(type='FastRandomFlip', prob=0.5),
     dict(type='FastPackDetInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='FastLoadAnnotations', with_bbox=True),
-    dict(type='FastPackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
 
+source = dict(type=dataset_type, data_root=data_root)
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
         ann_file='annotations/zhiyuan_objv2_train.json',
         data_prefix=dict(img='train/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+        **source))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='annotations/zhiyuan_objv2_val.json',
-        data_prefix=dict(img='val/'),
-        test_mode=True,
-        pipeline=test_pipeline))
+    dataset=dict(ann_file='annotations/zhiyuan_objv2_val.json', data_prefix=dict(img='val/'), **source))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type='FastCocoMetric', ann_file=data_root + 'annotations/zhiyuan_objv2_val.json', metric='bbox')
+val_evaluator = dict(ann_file=data_root + 'annotations/zhiyuan_objv2_val.json')
 test_evaluator = val_evaluator

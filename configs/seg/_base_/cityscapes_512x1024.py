@@ -1,5 +1,7 @@
 # Cityscapes, 19 classes: crops of 512 (height) x 1024, whole images of 1024 x 2048 in testing. Labels are the
 # *_labelTrainIds.png files of cityscapesscripts.
+_base_ = './ade20k_512x512.py'
+
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes/'
 
@@ -30,29 +32,14 @@ tta_pipeline = [
             [dict(type='FastPackSegInputs')],
         ]),
 ]
-tta_model = dict(type='SegTTAModel')
 
+source = dict(type=dataset_type, data_root=data_root)
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
         data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+        **source))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'),
-        pipeline=test_pipeline))
+        data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'), pipeline=test_pipeline, **source))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='FastIoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

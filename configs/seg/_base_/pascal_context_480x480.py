@@ -1,5 +1,7 @@
 # Pascal Context with 60 classes, background included: crops of 480, images resized to fit 520 x 520.
 # pascal_context_59_480x480.py leaves the background out.
+_base_ = './ade20k_512x512.py'
+
 dataset_type = 'PascalContextDataset'
 data_root = 'data/VOCdevkit/VOC2010/'
 
@@ -30,32 +32,14 @@ tta_pipeline = [
             [dict(type='FastPackSegInputs')],
         ]),
 ]
-tta_model = dict(type='SegTTAModel')
 
-files = dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext')
+source = dict(
+    type=dataset_type,
+    data_root=data_root,
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'))
 train_dataloader = dict(
     batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=files,
-        ann_file='ImageSets/SegmentationContext/train.txt',
-        pipeline=train_pipeline))
+    dataset=dict(ann_file='ImageSets/SegmentationContext/train.txt', pipeline=train_pipeline, **source))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=files,
-        ann_file='ImageSets/SegmentationContext/val.txt',
-        pipeline=test_pipeline))
+    dataset=dict(ann_file='ImageSets/SegmentationContext/val.txt', pipeline=test_pipeline, **source))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='FastIoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
