@@ -5,12 +5,9 @@ _base_ = ['../../configs/det/_base_/dino_convnext_4scale.py', './overfit_data.py
 ffn = dict(feedforward_channels=512)
 model = dict(
     num_queries=30,
-    # zeros have no variance, which LayerNorm divides by; see mask-rcnn_convnext_fpn_small.py for this and the weights
+    # zeros have no variance, which LayerNorm divides by; see mask-rcnn_convnext_fpn_small.py
     data_preprocessor=dict(pad_value=1.0),
-    backbone=dict(
-        arch='atto',
-        init_cfg=dict(_delete_=True, type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in',
-                      nonlinearity='linear', distribution='normal')),
+    backbone=_base_.atto,
     neck=dict(in_channels=[80, 160, 320]),
     encoder=dict(num_layers=1, layer_cfg=dict(ffn_cfg=ffn)),
     decoder=dict(num_layers=2, layer_cfg=dict(ffn_cfg=ffn)),

@@ -3,11 +3,8 @@ _base_ = ['../../configs/det/_base_/rtmdet-ins_convnext.py', './overfit_data.py'
 
 width = 64
 model = dict(
-    # zeros have no variance, which LayerNorm divides by; see mask-rcnn_convnext_fpn_small.py for this and the weights
+    # zeros have no variance, which LayerNorm divides by; see mask-rcnn_convnext_fpn_small.py
     data_preprocessor=dict(pad_value=1.0, pad_mask=True, pad_size_divisor=32),
-    backbone=dict(
-        arch='atto',
-        init_cfg=dict(_delete_=True, type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in',
-                      nonlinearity='linear', distribution='normal')),
+    backbone=_base_.atto,
     neck=dict(in_channels=[80, 160, 320], out_channels=width, num_csp_blocks=1, norm_cfg=dict(num_groups=8)),
     bbox_head=dict(in_channels=width, feat_channels=width, norm_cfg=dict(num_groups=8)))
