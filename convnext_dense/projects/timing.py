@@ -47,7 +47,9 @@ def measure_step(cfg, device: str) -> float:
     init_default_scope(cfg.default_scope)
     loader = DenseRunner.build_dataloader({**cfg.train_dataloader, 'num_workers': 0}, seed=0)
     cfg.model.backbone.init_cfg = None  # weights need not be downloaded
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device).train()
+    model = MODELS.build(cfg.model)
+    model.init_weights()  # some parameters are uninitialised memory until then, such as DINO's level_embed
+    model = revert_sync_batchnorm(model).to(device).train()
     optimizer = build_optim_wrapper(model, for_this_machine(cfg.optim_wrapper))
     times, batches = [], iter(loader)
     while len(times) < STEPS and (not times or times[0] < PATIENCE):
