@@ -16,7 +16,7 @@ from ..inference.predictor import Predictor
 from ..mm.device import use_device
 from ..recipes.model_info import published_input
 from .backbone import describe_machine, peak_memory
-from .stopwatch import PARTS, Stopwatch
+from .stopwatch import PARTS, Stopwatch, prediction_methods
 from .timing import CLOCKS, time_once
 
 
@@ -34,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--compare', action='store_true',
                         help="against the stock stack (mmdet's and mmseg's own classes, the official backbone code) "
                              'with the same weights, interleaved; results are checked to agree')
-    parser.add_argument('--train', action='store_true', help='with --compare: losses and gradients on made targets too')
     parser.add_argument('--clock', choices=tuple(CLOCKS), default='wall',
                         help='with --compare: cpu counts the processor time of this process alone, for a busy machine '
                              '(with --threads 1)')
@@ -55,8 +54,8 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     """
     if min(args.batch, args.rounds, *(args.size or (1,))) < 1:
         raise UserError('benchmark model: --batch, --rounds and --size must be at least 1')
-    if (args.train or args.autocast or args.clock != 'wall') and not args.compare:
-        raise UserError('benchmark model: --train, --autocast and --clock go with --compare')
+    if (args.autocast or args.clock != 'wall') and not args.compare:
+        raise UserError('benchmark model: --autocast and --clock go with --compare')
     if args.exported and (args.compare or not args.checkpoint):
         raise UserError('benchmark model: --exported goes with --checkpoint, the weights that were exported, and '
                         'without --compare')
@@ -117,7 +116,7 @@ def measure(predictor: Predictor, batch: list[Path], args: argparse.Namespace) -
     for _ in range(2):
         whole()
     latency = median(time_once(whole) for _ in range(args.rounds))
-    with Stopwatch(predictor) as watch:
+    with Stopwatch(prediction_methods(predictor)) as watch:
         rounds = []
         for _ in range(args.rounds):
             watch.seconds.clear()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models import ConvNeXt
-from ..models.convnext import parse_arch
+from ..models.convnext import layer_depth, parse_arch
+from ..optim import LayerDecayOptimWrapperConstructor
 
 
 @MODELS.register_module()
@@ -94,14 +95,20 @@ class ChannelsFirstNorm(nn.Module):
 def stock_config(cfg: Config) -> Config:
     """The same config on the stock stack: every class of this package becomes what it stands in for.
 
-    Our subclasses of mmdet's and mmseg's classes become those, `ConvNeXt` becomes `OfficialConvNeXt`. What has no stock
-    counterpart stays.
+    Our subclasses of mmdet's and mmseg's classes become those, `ConvNeXt` becomes `OfficialConvNeXt`, layer decay is
+    that of mmdet and mmseg. What has no stock counterpart stays.
     """
     cfg = deepcopy(cfg)
     with MODELS.switch_scope_and_registry(cfg.default_scope) as models:
         to_stock(cfg.model, models)
     with TRANSFORMS.switch_scope_and_registry(cfg.default_scope) as transforms:
         to_stock(cfg.test_dataloader.dataset.pipeline, transforms)
+    if 'optim_wrapper' in cfg:
+        cfg.optim_wrapper.optimizer.pop('fused', None)
+        if cfg.optim_wrapper.get('constructor') == LayerDecayOptimWrapperConstructor.__name__:
+            cfg.optim_wrapper.constructor = 'LearningRateDecayOptimizerConstructor'  # both packages have one
+            depths, _ = parse_arch(cfg.model.backbone.get('arch', 'tiny'))
+            cfg.optim_wrapper.paramwise_cfg.setdefault('num_layers', layer_depth('', '', depths)[1] - 2)
     return cfg
 
 

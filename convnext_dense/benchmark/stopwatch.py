@@ -1,13 +1,44 @@
-"""Where the time of a prediction goes, by part of the model."""
+"""Where the time of a prediction or of a training step goes, by part of the model."""
 from collections import defaultdict
 from collections.abc import Callable
 
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ..inference.predictor import Predictor
 from .timing import CLOCKS, synchronize
 
-PARTS = ('data', 'backbone', 'neck', 'RPN', 'RoI heads', 'decode head', 'post-processing', 'other')
+PARTS = ('data', 'backbone', 'neck', 'RPN', 'RoI heads', 'dense head', 'decode head', 'auxiliary head',
+         'post-processing', 'other', 'backward', 'optimizer')
+Methods = list[tuple[str, object, str]]  # a part, an object, and the name of a method of it that belongs to the part
+
+
+def prediction_methods(predictor: Predictor) -> Methods:
+    """The parts of a prediction."""
+    model = predictor.model
+    decode_head, roi_head = (getattr(model, name, None) for name in ('decode_head', 'roi_head'))
+    methods = [('data', predictor, 'load'), ('data', model.data_preprocessor, 'forward'),
+               ('backbone', model.backbone, 'forward'), ('neck', getattr(model, 'neck', None), 'forward'),
+               ('RPN', getattr(model, 'rpn_head', None), 'predict'), ('RoI heads', roi_head, 'predict'),
+               ('decode head', decode_head, 'predict'), ('decode head', decode_head, 'forward'),
+               ('post-processing', model, 'postprocess_result'), ('post-processing', predictor, 'result')]
+    for name in ('bbox_head', 'mask_head'):
+        heads = getattr(roi_head, name, None)
+        methods += [('post-processing', head, 'predict_by_feat')
+                    for head in (heads if isinstance(heads, nn.ModuleList) else [heads])]
+    return methods
+
+
+def training_methods(model: nn.Module, optim_wrapper: OptimWrapper) -> Methods:
+    """The parts of a training step, whose forward pass ends with the losses; the rest of it is 'other'."""
+    heads = {'RPN': ('rpn_head', 'loss_and_predict'), 'RoI heads': ('roi_head', 'loss'),
+             'dense head': ('bbox_head', 'loss'), 'decode head': ('decode_head', 'loss'),
+             'auxiliary head': ('auxiliary_head', 'loss')}
+    return [('data', model.data_preprocessor, 'forward'), ('backbone', model.backbone, 'forward'),
+            ('neck', getattr(model, 'neck', None), 'forward'),
+            *((part, getattr(model, name, None), method) for part, (name, method) in heads.items()),
+            ('backward', optim_wrapper, 'backward'), ('optimizer', optim_wrapper, 'step'),
+            ('optimizer', optim_wrapper, 'zero_grad')]
 
 
 class Stopwatch:
@@ -17,30 +48,16 @@ class Stopwatch:
     than the model alone. As a context manager it puts clocks around the parts and takes them away again.
     """
 
-    def __init__(self, predictor: Predictor, clock: str = 'wall'):
+    def __init__(self, methods: Methods, clock: str = 'wall'):
         self.clock = CLOCKS[clock]
         self.seconds: dict[str, float] = defaultdict(float)
         self.inner = [0.0]  # seconds of parts inside those that run now
         self.wrapped: list[tuple[object, str]] = []
-        self.predictor = predictor
+        self.methods = methods
 
     def __enter__(self) -> 'Stopwatch':
-        model = self.predictor.model
-        for part, owner, method in ((('data', self.predictor, 'load'), ('data', model.data_preprocessor, 'forward'),
-                                     ('backbone', model.backbone, 'forward'),
-                                     ('neck', getattr(model, 'neck', None), 'forward'),
-                                     ('RPN', getattr(model, 'rpn_head', None), 'predict'),
-                                     ('RoI heads', getattr(model, 'roi_head', None), 'predict'),
-                                     ('decode head', getattr(model, 'decode_head', None), 'predict'),
-                                     ('decode head', getattr(model, 'decode_head', None), 'forward'),
-                                     ('post-processing', model, 'postprocess_result'),
-                                     ('post-processing', self.predictor, 'result'))):
+        for part, owner, method in self.methods:
             self._wrap(part, owner, method)
-        roi_head = getattr(model, 'roi_head', None)
-        for name in ('bbox_head', 'mask_head'):
-            heads = getattr(roi_head, name, None)
-            for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-                self._wrap('post-processing', head, 'predict_by_feat')
         return self
 
     def __exit__(self, *_) -> None:

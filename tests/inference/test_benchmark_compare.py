@@ -60,12 +60,11 @@ def test_official_backbone_gives_the_official_features(vectors, options, referen
 @pytest.mark.parametrize('task', ['det', 'seg'])
 def test_both_tasks(task, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
-    finished = must_run('benchmark', 'model', tiny[task], '--compare', '--train', '--size', 64, 96, '--rounds', 1,
+    finished = must_run('benchmark', 'model', tiny[task], '--compare', '--size', 64, 96, '--rounds', 1,
                         '--clock', 'cpu', '--json', tmp_path / 'result.json')
     result = json.loads((tmp_path / 'result.json').read_text())
     assert result['parts_ms']['stock'].keys() == result['parts_ms']['ours'].keys() >= {'data', 'backbone'}
     assert result['difference']['pixels'] < 1e-3 and not result['difference'].get('unmatched')
-    assert result['training']['loss']['ours'] == pytest.approx(result['training']['loss']['stock'], rel=1e-4)
     ratio = result['latency_ms']['stock'] / result['latency_ms']['ours']
     assert f'| {ratio:.2f} |' in next(line for line in finished.out.splitlines() if line.startswith('| whole'))
 
@@ -89,5 +88,5 @@ def test_results_that_differ_are_an_error():
 
 def test_options_of_a_comparison_need_one(tiny, monkeypatch):
     monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
-    finished = run_tool('benchmark', 'model', tiny['seg'], '--train')
-    assert finished.code == 2 and '--train, --autocast and --clock go with --compare' in finished.err.splitlines()[-1]
+    finished = run_tool('benchmark', 'model', tiny['seg'], '--clock', 'cpu')
+    assert finished.code == 2 and '--autocast and --clock go with --compare' in finished.err.splitlines()[-1]
