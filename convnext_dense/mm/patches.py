@@ -23,6 +23,7 @@ SUBCLASSES = {
         ('MODELS', 'convnext_dense.detection.float32_heads'),
         ('MODELS', 'convnext_dense.detection.roi_extractor'),
         ('MODELS', 'convnext_dense.inference.det_tta'),
+        ('MODELS', 'convnext_dense.mm.ssd'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.det'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.loading'),
     ],

@@ -58,6 +58,11 @@ from mmengine.runner.checkpoint import CheckpointLoader
 CheckpointLoader.load_checkpoint(os.path.join(folder, 'touch.pth'), map_location='cpu')
 needed['load_safely'] = os.path.isdir(os.path.join(folder, 'trace'))
 
+import importlib.util, pathlib
+heads = pathlib.Path(importlib.util.find_spec('mmdet').origin).parent / 'models/dense_heads'
+needed['ssd'] = ('self.loss_cls' in (heads / 'base_dense_head.py').read_text()
+                 and 'self.loss_cls' not in (heads / 'ssd_head.py').read_text())
+
 from mmengine.runner import Runner
 needed['load_strictly'] = inspect.signature(Runner.load_checkpoint).parameters['strict'].default is False
 
@@ -74,7 +79,7 @@ def needed() -> dict:
 
 
 @pytest.mark.parametrize('name', ['allow_own_checkpoints', 'compute_on_cpu', 'escape_dumped_configs', 'resolve_configs',
-                                  'load_safely', 'load_strictly', 'stand_in_for_mmpretrain'])
+                                  'load_safely', 'load_strictly', 'stand_in_for_mmpretrain', 'ssd'])
 def test_upstream_still_needs(name, needed):
     assert needed[name], f'{name} is no longer needed: remove it'
 

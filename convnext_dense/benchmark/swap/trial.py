@@ -35,9 +35,6 @@ OWN_NETWORKS = {
     **dict.fromkeys(('VisionTransformer', 'BEiT', 'MAE'),
                     'a plain transformer: all its maps have one size, and the neck or head is made for that'),
 }
-# What is behind an error of stock mmdet or mmseg.
-CAUSES = {"AttributeError: 'SSDHead' object has no attribute 'loss_cls'":
-          'BaseDenseHead.predict_by_feat of mmdet 3.3.0 reads loss_cls, which SSDHead does not set, with any backbone'}
 
 
 @dataclass
@@ -184,7 +181,7 @@ def _why(error: Exception, model: dict, package: str, device: str, amp: torch.dt
         run(trainable_here(model), package, device, amp, ours=False)
     except Exception as stock:  # whatever a foreign model raises is the finding
         if _one_line(stock) == reason:
-            return FAILS_IN_STOCK, f'{reason}: {CAUSES[reason]}' if reason in CAUSES else reason
+            return FAILS_IN_STOCK, reason
     return FAILS, reason
 
 
