@@ -149,17 +149,19 @@ def measure(trainers: dict[str, Trainer], samples: list[dict], args: argparse.Na
     found = dict(images=len(samples), sides={side: {} for side in trainers})
     check_steps(trainers, batches, found)
     for side, trainer in trainers.items():
-        found['sides'][side] |= count_step(trainer, batches[side])
-        time_once(lambda t=trainer, b=batches[side]: t.step(deepcopy(b)))  # warms up
+        found['sides'][side] |= count_step(trainer, batches[side])  # warms up, too
     seconds, parts = ({side: [] for side in trainers} for _ in range(2))
     for _ in range(args.rounds):
         for side, trainer in trainers.items():
             batch = deepcopy(batches[side])
-            seconds[side].append(time_once(lambda t=trainer, b=batch: t.step(b), args.clock))
-            batch = deepcopy(batches[side])
             with Stopwatch(training_methods(trainer.model, trainer.optim_wrapper), args.clock) as watch:
                 watch.call('other', lambda t=trainer, b=batch: t.step(b))
             parts[side].append(dict(watch.seconds))
+            if args.device == 'cpu':  # where the stopwatch waits for nothing, its parts are the whole
+                seconds[side].append(sum(watch.seconds.values()))
+                continue
+            batch = deepcopy(batches[side])
+            seconds[side].append(time_once(lambda t=trainer, b=batch: t.step(b), args.clock))
     for side, trainer in trainers.items():
         whole = median(seconds[side])
         found['sides'][side] |= dict(

@@ -116,11 +116,16 @@ def apply_band(matrix: Tensor, x: Tensor, kernel: int) -> Tensor:
     blocks = []
     for start in range(0, new_length, BLOCK):
         stop = min(start + BLOCK, new_length)
-        # position p lies between inputs p * Q / P - 1 and p * Q / P + 1, for either align_corners
-        first = max(0, (start - kernel // 2) * length // new_length - 2)
-        last = min(length, (stop + kernel // 2) * length // new_length + 3)
+        first, last = band(start, stop, kernel, length, new_length)
         blocks.append(matrix[start:stop, first * kernel:last * kernel] @ x[:, first * kernel:last * kernel])
     return torch.cat(blocks, 1)
+
+
+def band(start: int, stop: int, kernel: int, length: int, new_length: int) -> tuple[int, int]:
+    """First and last (exclusive) input position that output positions from ``start`` to ``stop`` may see."""
+    # position p lies between inputs p * Q / P - 1 and p * Q / P + 1, for either align_corners
+    return (max(0, (start - kernel // 2) * length // new_length - 2),
+            min(length, (stop + kernel // 2) * length // new_length + 3))
 
 
 def concatenate(tensors: Sequence[Tensor]) -> Tensor:

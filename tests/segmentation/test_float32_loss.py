@@ -52,24 +52,24 @@ def build(cls, kwargs):
 def test_loss_is_that_of_float32_logits(stock, ours, kwargs, dtype):
     """The same half-precision logits, upsampled and compared by plain torch in float32; mmseg's own differ."""
     maps, samples = batch(scale=30.0)
-    results, compared = {}, {}
+    labels = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
+    found, grads = {}, {}
     for cls in (stock, ours):
         head = build(cls, kwargs)
-        head.loss_decode.register_forward_pre_hook(lambda _, args, cls=cls: compared.update({cls: args[0].detach()}))
         with torch.autocast('cpu', dtype):
-            logits = head(maps)
+            logits = head(maps).detach().requires_grad_()
             assert logits.dtype == dtype
-            losses = head.loss_by_feat(logits, samples)
-        results[cls] = losses['loss_ce']
-    labels = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
-    upsampled = F.interpolate(logits.detach().float(), size=(64, 96), mode='bilinear', align_corners=False)
+            found[cls] = head.loss_by_feat(logits, samples)
+        grads[cls], = torch.autograd.grad(1000 * found[cls]['loss_ce'], logits)
+    upsampled = F.interpolate(logits.float(), size=(64, 96), mode='bilinear', align_corners=False)
     # mmseg divides by the number of all pixels, ignored ones included
     expected = 0.4 * F.cross_entropy(upsampled, labels, ignore_index=255, reduction='sum') / labels.numel()
-    assert compared[ours].dtype == torch.float32 and torch.equal(compared[ours], upsampled)
-    assert compared[stock].dtype == dtype and not torch.equal(compared[stock].float(), upsampled)
-    torch.testing.assert_close(results[ours], expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found[ours]['loss_ce'], expected, rtol=1e-6, atol=0)
+    expected_grad, = torch.autograd.grad(1000 * expected, logits)
+    errors = {cls: (grad.float() - expected_grad.float()).abs().max() for cls, grad in grads.items()}
+    assert errors[ours] < 1e-5 * expected_grad.abs().max() < 0.1 * errors[stock]
     correct = (upsampled.argmax(1) == labels)[labels != 255].float().mean() * 100
-    torch.testing.assert_close(losses['acc_seg'].squeeze(), correct, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found[ours]['acc_seg'].squeeze(), correct, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize('stock, ours, kwargs', HEADS)
@@ -77,7 +77,7 @@ def test_float32_results_and_state_dict_are_the_heads_own(stock, ours, kwargs):
     maps, samples = batch(scale=1.0)
     heads = [build(cls, kwargs) for cls in (stock, ours)]
     first, second = (head.loss(maps, samples, {}) for head in heads)
-    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    torch.testing.assert_close(second, first, rtol=1e-6, atol=0)
     states = [head.state_dict() for head in heads]
     assert {k: v.shape for k, v in states[0].items()} == {k: v.shape for k, v in states[1].items()}
 
