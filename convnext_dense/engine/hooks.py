@@ -1,17 +1,15 @@
 """Training options that a config switches on by one entry of ``custom_hooks``, and checkpoints that resume exactly."""
-import logging
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..mm.fallbacks import unwrap_model
-from .random_state import RestOfEpoch, RestoreAfterReplay, random_state, set_random_state
-from .work_dir import INTERRUPTED, begin_run
+from .loops import position
+from .work_dir import INTERRUPTED, begin_run, last_validation, note_validation
 
 
 @HOOKS.register_module()
@@ -50,15 +48,12 @@ class SafeCheckpointHook(CheckpointHook):
 
     - An old checkpoint is removed after the new one is written, not before. A run that is killed, or finds the disk
       full, while it writes then still has the one before, also with ``max_keep_ckpts=1`` and for ``save_best``.
-    - Checkpoints hold the random state of every rank's main process, and resuming restores it; a validation leaves the
-      state as it was. A resumed run then draws the numbers of an uninterrupted one (flips, sampled RoIs, drop
-      path, ...), as long as the data loader has no workers: they have generators of their own.
-    - Checkpoints carry the identity of their run (`work_dir.begin_run`).
+    - Checkpoints carry the identity of their run (`work_dir.begin_run`) and their position in the data (`position`).
+    - A validation that the end of the run prevented is made up for when it resumes, so that the best checkpoint is that
+      of a run that never stopped.
     - A checkpoint from the middle of an epoch (`InterruptHook`) continues there, and is removed after the next one.
     """
 
-    random_states: list[dict] | None = None  # of a resumed checkpoint, one per rank, until they are restored
-    done_in_epoch = 0  # batches of the resumed checkpoint's epoch
     saved_at: int | None = None  # iterations done at the last checkpoint
 
     def before_train(self, runner) -> None:
@@ -67,45 +62,27 @@ class SafeCheckpointHook(CheckpointHook):
         self.run = None  # rank 0 alone writes checkpoints
         if is_main_process():
             continued = runner._resume == 'auto' or (runner._resume and runner._load_from is None)
-            self.run = begin_run(runner.work_dir, continued, runner._load_from if runner._resume else None)
+            self.run = begin_run(runner.work_dir, continued, runner._load_from if runner._resume else None, runner.iter)
+        if runner.iter and getattr(runner.train_loop, 'is_validation_due', bool)():
+            self._make_up_for_validation(runner)
 
-    def after_load_checkpoint(self, runner, checkpoint) -> None:
-        if runner._resume:
-            meta = checkpoint.get('meta', {})
-            self.random_states, self.done_in_epoch = meta.get('random_states'), meta.get('done_in_epoch', 0)
-
-    def before_train_epoch(self, runner) -> None:
-        states, self.random_states = self.random_states, None
-        skipped, self.done_in_epoch = self.done_in_epoch, 0
-        if states is not None and len(states) != runner.world_size:
-            print_log(f'the checkpoint was written by {len(states)} process(es), not {runner.world_size}: the random '
-                      'state is not restored', logger='current', level=logging.WARNING)
-            states, skipped = None, skipped // runner.world_size
-        loop, state = runner.train_loop, states and states[runner.rank]
-        if 0 < skipped <= len(loop.dataloader):
-            loop.dataloader = RestOfEpoch(loop.dataloader, skipped, state)
-        elif state is None:
-            return
-        elif hasattr(loop, 'dataloader_iterator'):
-            replayed = 0 if getattr(loop, 'fast_forward_on_resume', False) else loop.iter  # an option of onedl-mmengine
-            loop.dataloader_iterator = RestoreAfterReplay(loop.dataloader_iterator, replayed, state)
-        else:
-            set_random_state(state)
-
-    def after_train_epoch(self, runner) -> None:
-        super().after_train_epoch(runner)
-        if isinstance(runner.train_loop.dataloader, RestOfEpoch):
-            runner.train_loop.dataloader = runner.train_loop.dataloader.loader
-
-    def before_val(self, runner) -> None:
-        self._before_val = random_state()
+    def _make_up_for_validation(self, runner) -> None:
+        made = [last_validation(runner.work_dir)]
+        broadcast_object_list(made)
+        if made[0] < runner.iter:
+            last = runner.message_hub.runtime_info.get('last_ckpt')
+            if last and Path(last).name == Path(str(runner._load_from)).name:
+                self.last_ckpt = last  # to be written again with a new best score
+            runner.logger.info(f'the validation after iteration {runner.iter} was not completed: it is made up for')
+            runner.val_loop.run()
 
     def after_val_epoch(self, runner, metrics) -> None:
-        set_random_state(self._before_val)
         super().after_val_epoch(runner, metrics)
+        if self.run:
+            note_validation(runner.work_dir, runner.iter)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        meta = {**meta, 'run': self.run, 'random_states': all_gather_object(random_state())}
+        meta = {**meta, **position(runner), 'run': self.run}
         super()._save_checkpoint_with_step(runner, step, meta)
         self.saved_at = runner.iter if self.by_epoch else runner.iter + 1
         self._remove_outdated()

@@ -7,7 +7,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 
 from .hooks import SafeCheckpointHook
-from .random_state import random_state
+from .loops import position
 from .work_dir import INTERRUPTED
 
 
@@ -52,10 +52,7 @@ class InterruptHook(Hook):
         if not self.asked:
             return
         if self.checkpoints.saved_at != done:
-            in_loop = hasattr(runner.train_loop, 'dataloader_iterator')  # by iterations: it counts no epochs
-            skipped = 0 if in_loop else done - runner.epoch * len(runner.train_dataloader)
-            meta = dict(epoch=runner.epoch, iter=done, run=self.checkpoints.run, random_states=[random_state()],
-                        done_in_epoch=skipped)
+            meta = dict(epoch=runner.epoch, iter=done, run=self.checkpoints.run, **position(runner))
             runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta)
             runner.logger.info(f'iteration {done} saved as {INTERRUPTED}')
         raise KeyboardInterrupt

@@ -30,6 +30,8 @@ from ..optim.amp import for_this_machine
 from ..utils.files import atomic_write
 from .console import ConsoleHook, keep_dumps_off_screen
 from .interrupt import InterruptHook
+from .loops import resumable, resumed_meta
+from .samples import BatchPlan, SeededItems, StepBatchSampler
 from .shared_memory import check_shared_memory
 from .work_dir import latest_good_checkpoint, make_work_dir
 
@@ -42,10 +44,13 @@ class DenseRunner(Runner):
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
     - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
     - A checkpoint appears under its name only when it is completely written.
+    - A run resumes as if it had never stopped, on another number of processes too (`loops`, `samples`).
     - The screen shows what a user reads (`ConsoleHook`), and the first Ctrl-C saves a checkpoint (`InterruptHook`).
     - Evaluation of a two-stage detector ends NMS with the last box that is kept (`detection.nms`).
     - Evaluation of `FastEncoderDecoder` makes label maps without full-size scores; test-time augmentation needs those.
     """
+
+    _plan: BatchPlan | None = None  # of training, with a loop that resumes exactly
 
     def build_logger(self, *args, **kwargs):
         logger = super().build_logger(*args, **kwargs)
@@ -88,6 +93,9 @@ class DenseRunner(Runner):
                                          find_unused_parameters=self.cfg.get('find_unused_parameters', False))
 
     def build_optim_wrapper(self, optim_wrapper):
+        if isinstance(optim_wrapper, dict) and self._plan and self._plan.passes > 1:
+            steps = self._plan.passes * optim_wrapper.get('accumulative_counts', 1)
+            optim_wrapper = {**optim_wrapper, 'accumulative_counts': steps}
         return super().build_optim_wrapper(for_this_machine(optim_wrapper))
 
     def register_default_hooks(self, hooks=None) -> None:
@@ -115,7 +123,17 @@ class DenseRunner(Runner):
         check_files(built.dataset)
         check_shared_memory(built)
         built.worker_init_fn = partial(start_worker, built.worker_init_fn)
+        if isinstance(built.batch_sampler, StepBatchSampler):
+            built.dataset.__getitems__ = SeededItems(built.dataset)
         return built
+
+    def build_train_loop(self, loop):
+        """As mmengine's; its own two loops become those that resume exactly (`loops`)."""
+        if isinstance(loop, dict) and isinstance(self._train_dataloader, dict):
+            seed = self.seed - (self.rank if self._randomness_cfg.get('diff_rank_seed') else 0)
+            loop, self._train_dataloader, self._plan = resumable(
+                loop, self._train_dataloader, resumed_meta(self), seed, self.rank, self.world_size)
+        return super().build_train_loop(loop)
 
     def scale_lr(self, optim_wrapper, auto_scale_lr=None) -> None:
         if auto_scale_lr and auto_scale_lr.get('enable'):

@@ -2,6 +2,7 @@
 import errno
 import json
 import logging
+import math
 import re
 import uuid
 from collections.abc import Iterator
@@ -116,7 +117,8 @@ def _unwritable(work_dir: str | Path, error: OSError) -> UserError:
                      'folder that exists during the whole run and may be written to; name one with --work-dir')
 
 
-def begin_run(work_dir: str | Path, continued: bool = False, resumed_from: str | None = None) -> str:
+def begin_run(work_dir: str | Path, continued: bool = False, resumed_from: str | None = None,
+              iteration: int = 0) -> str:
     """The identity of the run that trains in a work dir from now on, recorded in ``run.json``.
 
     The run's checkpoints carry it, which distinguishes them from those of an earlier run in the same folder.
@@ -124,14 +126,25 @@ def begin_run(work_dir: str | Path, continued: bool = False, resumed_from: str |
     Args:
         continued: keep the recorded run, if there is one.
         resumed_from: the checkpoint that a new run starts from, to resume from again until the run has its own.
+        iteration: where a new run starts.
     """
     record = _read_record(work_dir)
     if continued and record:
         return record['run']
-    record = {'run': uuid.uuid4().hex, 'resumed_from': resumed_from and str(Path(resumed_from).absolute())}
-    with atomic_write(Path(work_dir) / RECORD) as part:
-        part.write_text(json.dumps(record) + '\n')
+    record = {'run': uuid.uuid4().hex, 'resumed_from': resumed_from and str(Path(resumed_from).absolute()),
+              'validated': iteration}
+    _write_record(work_dir, record)
     return record['run']
+
+
+def note_validation(work_dir: str | Path, iteration: int) -> None:
+    """Record that the run of a work dir has completed the validation after ``iteration``."""
+    _write_record(work_dir, {**(_read_record(work_dir) or {}), 'validated': iteration})
+
+
+def last_validation(work_dir: str | Path) -> float:
+    """The iteration after which the run of a work dir was last validated; infinity where that is not known."""
+    return (_read_record(work_dir) or {}).get('validated', math.inf)
 
 
 def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
@@ -169,6 +182,11 @@ def latest_good_checkpoint(work_dir: str | Path) -> Path | None:
 def _run_of(checkpoint: dict) -> str | None:
     meta = checkpoint.get('meta')
     return meta.get('run') if isinstance(meta, dict) else None
+
+
+def _write_record(work_dir: str | Path, record: dict) -> None:
+    with atomic_write(Path(work_dir) / RECORD) as part:
+        part.write_text(json.dumps(record) + '\n')
 
 
 def _read_record(work_dir: str | Path) -> dict | None:

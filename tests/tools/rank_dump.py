@@ -1,4 +1,4 @@
-"""For the tests of distributed training: writes every rank's own parameters and losses; see test_distributed.py."""
+"""For the tests of distributed training: every rank's parameters, losses and images; see test_distributed.py."""
 import json
 from pathlib import Path
 
@@ -11,14 +11,16 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class RankDump(Hook):
-    """Write ``rankR.pth`` (parameters and buffers) and ``rankR.json`` (losses) into ``folder`` after training."""
+    """Write ``rankR.pth`` (parameters and buffers) and ``rankR.json`` (losses and images) after training."""
 
     def __init__(self, folder: str):
         self.folder = Path(folder)
         self.losses = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.losses.append({key: value.item() for key, value in outputs.items() if 'loss' in key})
+        images = [Path(sample.img_path).name for sample in data_batch['data_samples']]
+        losses = {key: value.item() for key, value in outputs.items() if 'loss' in key}
+        self.losses.append({**losses, 'images': images, 'iteration': runner.iter})
 
     def after_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,5 +1,6 @@
 """Two CPU processes with gloo, started as a user starts them: the same weights on both, and one process's losses."""
 import json
+import sys
 
 import pytest
 import torch
@@ -85,4 +86,44 @@ def test_two_processes_have_the_losses_of_one(shapes, tmp_path, monkeypatch):
           f'{two[0]:.6f} .. {two[-1]:.6f}; largest difference of {len(one)} iterations {difference:.2e}')
     assert one[-1] < 0.9 * one[0], 'the comparison must cover steps that matter'
     # float32 has 1.2e-7 relative precision; AdamW's division by small second moments lifts the noise of sums
+    assert difference < 1e-5
+
+
+# no BN, and images of one size: then only the order of float32 sums differs
+BN_FREE = {'seg': ['model.decode_head.norm_cfg=None', 'model.auxiliary_head.norm_cfg=None', 'train_cfg.max_iters=8',
+                   'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=4'],
+           'det': ['model.neck.norm_cfg=None', 'train_cfg.val_interval=100', 'train_cfg.max_epochs=4']}
+
+
+def train_on(processes: int, task: str, folder, cwd, *arguments) -> list[dict]:
+    """Train on one or two processes; returns mean loss and images of every iteration."""
+    config = folder / f'dump_{task}.py' if folder.exists() else config_that_dumps(task, folder)
+    if processes == 1:
+        run_command([sys.executable, ROOT / 'tools/train.py', config, *arguments], cwd / f'{folder.name}.log', cwd,
+                    PYTHONPATH=str(TOOL_TESTS))
+    else:
+        run_two('dist_train.sh', config, 2, *arguments, cwd=cwd)
+    ranks = [json.loads((folder / f'rank{rank}.json').read_text()) for rank in range(processes)]
+    return [{'iteration': steps[0]['iteration'], 'loss': sum(step['loss'] for step in steps) / processes,
+             'images': sorted(image for step in steps for image in step['images'])}
+            for steps in zip(*ranks, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task, first, then', [('seg', 1, 2), ('det', 2, 1)])
+def test_a_run_continues_on_another_number_of_processes(task, first, then, shapes, tmp_path):
+    """The same images in every iteration, with the same flips and drop path, and losses within float32's tolerance."""
+    options = ['--data-root', shapes / DATA[task], '--cfg-options', *BN_FREE[task],
+               'model.backbone.drop_path_rate=0.4' if then < first else 'train_dataloader.batch_size=4']
+    if first == 2:
+        options.append('train_dataloader.batch_size=2')
+    whole = train_on(first, task, tmp_path / 'whole', tmp_path, *options, '--work-dir', tmp_path / 'a')
+    half = tmp_path / 'a' / ('epoch_2.pth' if task == 'det' else 'iter_4.pth')
+    rest = train_on(then, task, tmp_path / 'rest', tmp_path, *options, '--work-dir', tmp_path / 'b', '--resume', half)
+    assert 'with 4 images an iteration as before' in ''.join(file.read_text() for file in tmp_path.glob('*.log'))
+    whole = [step for step in whole if step['iteration'] >= rest[0]['iteration']]
+    assert [step['images'] for step in rest] == [step['images'] for step in whole] and len(rest) == 4
+    difference = max(abs(one['loss'] - other['loss']) for one, other in zip(whole, rest, strict=True))
+    print(f'\n{task}, from {first} to {then} process(es): losses {[step["loss"] for step in whole]}, '
+          f'largest difference {difference:.2e}')
     assert difference < 1e-5

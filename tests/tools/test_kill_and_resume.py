@@ -2,6 +2,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 from tool_runs import (
@@ -11,6 +12,7 @@ from tool_runs import (
     kill,
     launch,
     must_run,
+    run_command,
     run_tool,
     tool_command,
 )
@@ -59,6 +61,16 @@ def test_sigkill(task, moment, trained, tmp_path):
     assert read_checkpoint(str(last))['meta']['iter'] == 8
     assert not list(work_dir.glob('*.part*'))
     print(f'{task}, killed {moment}: continued from {survivor.name}, iterations {went_on}')
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path):
+    """Weights, their average, optimizer, schedules and best checkpoint are those of a run that was never stopped."""
+    output = run_command([sys.executable, TOOL_TESTS / 'random_kills.py', '--task', 'det', '--workers', 2, '--kills',
+                          2],
+                         tmp_path / 'log', tmp_path)
+    print(output)
+    assert 'equal' in output and 'DIFFERENT' not in output
 
 
 @pytest.mark.slow
