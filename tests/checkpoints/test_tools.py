@@ -46,18 +46,13 @@ def test_the_same_weights_without_code_are_evaluated_and_with_it_are_not(tool, r
 
 
 def test_bad_input_is_one_sentence(tool, repo_root, tmp_path):
+    """A kind each of file, content and name; the others are in test_bad_input.py and test_loading.py."""
     state = segmentor_state(repo_root)
     torch.save({'state_dict': state}, tmp_path / 'good.pth')
     whole = (tmp_path / 'good.pth').read_bytes()
     cases = {
         'cut.pth': (whole[:len(whole) // 2], 'damaged or cut off'),
-        'empty.pth': (b'', 'is empty'),
-        'page.pth': (b'<!DOCTYPE html><html></html>', 'web page'),
-        'nan.pth': ({**state, 'backbone.norm0.bias': torch.full((8,), float('nan'))}, 'NaN or infinite'),
-        'size.pth': ({**state, 'backbone.stages.0.1.dwconv.weight': torch.ones(8, 1, 7, 7)}, 'another size'),
         'version.pth': ({**state, 'backbone.stages.0.0.grn.gamma': torch.ones(1, 1, 1, 32)}, 'is a ConvNeXt V2'),
-        'heads.pth': ({key: value for key, value in state.items() if key.startswith('backbone.')},
-                      'backbone without the heads'),
         'convnext_tiny_in2k': (None, 'nearest names: convnext_tiny_in22k'),
         '.': (None, 'is a directory'),
     }
