@@ -1,8 +1,41 @@
 """Boxes as plain tensor functions of fixed shapes, batched over images: what graphs are made of. Needs torch alone."""
 import math
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class Coder(nn.Module):
+    """mmdet's DeltaXYWHBBoxCoder, batched."""
+
+    def __init__(self, coder: nn.Module):
+        super().__init__()
+        self.clip = coder.clip_border
+        self.register_buffer('means', torch.tensor(coder.means, dtype=torch.float32), persistent=False)
+        self.register_buffer('stds', torch.tensor(coder.stds, dtype=torch.float32), persistent=False)
+
+    def forward(self, boxes: Tensor, deltas: Tensor, limits: Tensor | None) -> Tensor:
+        """Boxes moved and scaled by deltas, as `decode_boxes`."""
+        return decode_boxes(boxes, deltas, self.means, self.stds, limits if self.clip else None)
+
+    def encode(self, boxes: Tensor, targets: Tensor) -> Tensor:
+        """Deltas (..., 4) that move boxes (..., 4) to target boxes (..., 4)."""
+        (x, y), (width, height) = centres(boxes), sizes(boxes)
+        (target_x, target_y), (target_width, target_height) = centres(targets), sizes(targets)
+        deltas = torch.stack([(target_x - x) / width, (target_y - y) / height,
+                              (target_width / width).log(), (target_height / height).log()], -1)
+        return (deltas - self.means) / self.stds
+
+
+def centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y of the centres of boxes (..., 4)."""
+    return ((boxes[..., :2] + boxes[..., 2:]) * 0.5).unbind(-1)
+
+
+def sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Widths and heights of boxes (..., 4)."""
+    return (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
 
 
 def decode_boxes(boxes: Tensor, deltas: Tensor, means: Tensor, stds: Tensor, limits: Tensor | None,
@@ -13,7 +46,7 @@ def decode_boxes(boxes: Tensor, deltas: Tensor, means: Tensor, stds: Tensor, lim
         boxes: (..., 4) as x1, y1, x2, y2.
         deltas: (..., 4) as dx, dy, dw, dh, normalised.
         means, stds: (4,), of the deltas.
-        limits: (2,) width and height to clip to, or None.
+        limits: (2,) or (..., 1, 2) width and height to clip to, or None.
         ratio_clip: a side grows or shrinks by at most this factor.
     """
     deltas = deltas * stds + means
@@ -22,7 +55,7 @@ def decode_boxes(boxes: Tensor, deltas: Tensor, means: Tensor, stds: Tensor, lim
     centre = centre + size * deltas[..., :2]
     half = size * deltas[..., 2:].clamp(-bound, bound).exp() * 0.5
     corners = torch.cat([centre - half, centre + half], -1)
-    return corners if limits is None else corners.clamp(min=0).minimum(limits.repeat(2))
+    return corners if limits is None else corners.clamp(min=0).minimum(torch.cat([limits, limits], -1))
 
 
 def apart(boxes: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
@@ -49,7 +82,7 @@ def nms_mask(boxes, scores, iou_threshold):
     """
     from torchvision.ops import nms  # the backbone alone does without torchvision
     keep = torch.zeros_like(scores, dtype=torch.bool)
-    threshold = float(torch.tensor(iou_threshold, dtype=torch.float32))  # mmcv's kernels compare in float32
+    threshold = float(np.float32(iou_threshold))  # mmcv's kernels compare in float32
     for row, row_boxes, row_scores in zip(keep, boxes, scores, strict=True):
         row[nms(row_boxes, row_scores, threshold)] = True
     return keep

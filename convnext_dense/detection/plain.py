@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from ..errors import UserError
-from .boxes import apart, best, decode_boxes, nms_mask, take
+from .boxes import Coder, apart, best, nms_mask, take
 
 # Class scores that enter the last suppression, per image, best first: 100 detections come from far fewer, and
 # TensorRT's TopK takes 3840 at most.
@@ -202,19 +202,6 @@ class RoIPool(nn.Module):
             pooled = roi_align(features[index].float(), torch.cat([image, boxes * own[:, None]], 1), **layer)
             total = pooled if total is None else torch.where(own[:, None, None, None], pooled, total)
         return total.to(features[0].dtype)
-
-
-class Coder(nn.Module):
-    """mmdet's DeltaXYWHBBoxCoder.decode, batched."""
-
-    def __init__(self, coder: DeltaXYWHBBoxCoder):
-        super().__init__()
-        self.clip = coder.clip_border
-        self.register_buffer('means', torch.tensor(coder.means), persistent=False)
-        self.register_buffer('stds', torch.tensor(coder.stds), persistent=False)
-
-    def forward(self, boxes: Tensor, deltas: Tensor, limits: Tensor) -> Tensor:
-        return decode_boxes(boxes, deltas, self.means, self.stds, limits if self.clip else None)
 
 
 def as_list(modules: nn.Module) -> list[nn.Module]:

@@ -2,9 +2,12 @@
 from collections.abc import Sequence
 
 import torch
+from mmcv.ops import RoIAlign
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
+
+OUTSIDE = -1e4  # pixels of the image, more than a pixel outside every map
 
 
 @MODELS.register_module()
@@ -31,6 +34,9 @@ class Float32RoIExtractor(SingleRoIExtractor):
             (n, C, size, size) in the type of ``feats``.
         """
         dtype, feats, rois = feats[0].dtype, [feat.float() for feat in feats], rois.float()
+        if torch.is_grad_enabled() and all(type(layer) is RoIAlign and layer.pool_mode == 'avg'
+                                           for layer in self.roi_layers) and 1 < len(feats) and len(rois):
+            return self.pool_everywhere(feats, rois, roi_scale_factor).to(dtype)
         if torch.is_grad_enabled() or len(feats) == 1 or not len(rois):
             return super().forward(feats, rois, roi_scale_factor).to(dtype)
         levels = self.map_roi_levels(rois, len(feats))
@@ -46,3 +52,18 @@ class Float32RoIExtractor(SingleRoIExtractor):
                 pooled = found.new_empty((len(rois), *found.shape[1:])) if pooled is None else pooled
                 pooled[index] = found
         return pooled.to(dtype)
+
+    def pool_everywhere(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None) -> Tensor:
+        """Pool without waiting for the GPU, as shapes do not depend on values.
+
+        On maps other than its own an RoI has no extent and lies outside, where RoIAlign gives zeros and no gradient.
+        """
+        levels = self.map_roi_levels(rois, len(feats))
+        if roi_scale_factor is not None:
+            rois = self.roi_rescale(rois, roi_scale_factor)
+        pooled = None
+        for level, (layer, feat) in enumerate(zip(self.roi_layers, feats, strict=True)):
+            corners = rois[:, 1:].masked_fill((levels != level)[:, None], OUTSIDE)
+            found = layer(feat, torch.cat([rois[:, :1], corners], 1))
+            pooled = found if pooled is None else pooled + found
+        return pooled

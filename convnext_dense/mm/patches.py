@@ -22,6 +22,8 @@ SUBCLASSES = {
         ('METRICS', 'convnext_dense.evaluation.coco_metric'),
         ('MODELS', 'convnext_dense.detection.float32_heads'),
         ('MODELS', 'convnext_dense.detection.roi_extractor'),
+        ('MODELS', 'convnext_dense.detection.static_roi'),
+        ('MODELS', 'convnext_dense.detection.static_rpn'),
         ('MODELS', 'convnext_dense.inference.det_tta'),
         ('MODELS', 'convnext_dense.mm.ssd'),
         ('TRANSFORMS', 'convnext_dense.datasets.transforms.det'),

@@ -9,7 +9,8 @@ import re
 ANY = object()  # whatever the value is
 
 TYPES = {
-    'Float32RPNHead': 'RPNHead', 'Float32RoIExtractor': 'SingleRoIExtractor',
+    'StaticRPNHead': 'RPNHead', 'StaticRoIHead': 'StandardRoIHead', 'StaticCascadeRoIHead': 'CascadeRoIHead',
+    'Float32RoIExtractor': 'SingleRoIExtractor',
     'Float32Shared2FCBBoxHead': 'Shared2FCBBoxHead', 'Float32ConvFCBBoxHead': 'ConvFCBBoxHead',
     'Float32FCNMaskHead': 'FCNMaskHead', 'Float32FCNHead': 'FCNHead', 'FastUPerHead': 'UPerHead',
     'FastEncoderDecoder': 'EncoderDecoder', 'FastCocoDataset': 'CocoDataset',

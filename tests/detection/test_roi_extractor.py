@@ -46,7 +46,8 @@ def reaching_roi_align(extractor: SingleRoIExtractor, feats, rois) -> tuple[np.n
     boxes = torch.zeros_like(rois).to(calls[0][2].dtype)
     for level, feat, reached in calls:
         assert feat.dtype == reached.dtype
-        boxes[chosen[0] == level] = reached
+        own = chosen[0] == level
+        boxes[own] = reached[own] if len(reached) == len(rois) else reached  # ours pools all, outside other maps
     return chosen[0].numpy(), boxes
 
 

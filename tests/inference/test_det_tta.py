@@ -24,7 +24,7 @@ def config(tiny, kind: str):
     if kind == 'cascade':
         roi_head = cfg.model.roi_head
         heads = [ConfigDict(roi_head.bbox_head.to_dict(), reg_decoded_bbox=False) for _ in range(3)]
-        roi_head.update(type='CascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25], bbox_head=heads)
+        roi_head.update(type='StaticCascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25], bbox_head=heads)
         cfg.model.update(type='CascadeRCNN', train_cfg=None)
     return cfg
 

@@ -171,7 +171,7 @@ def test_a_crowd_of_tiny_objects(tmp_path):
     cfg = load_config(str(write_project(str(tmp_path / 'project'), chosen)))
     model = cfg.model
     generator = model.rpn_head.anchor_generator
-    assert cfg.scale == (427, 256) and max(generator.scales) * 4 < 24 and model.rpn_head.type == 'Float32RPNHead'
+    assert cfg.scale == (427, 256) and max(generator.scales) * 4 < 24 and model.rpn_head.type == 'StaticRPNHead'
     assert model.train_cfg.rpn_proposal.max_per_img == model.test_cfg.rpn.max_per_img == 2000
     assert model.train_cfg.rpn_proposal.nms.iou_threshold == 0.7, 'the rest is inherited'
     assert model.test_cfg.rcnn.max_per_img == 600 and cfg.val_evaluator.proposal_nums == (1, 10, 600)

@@ -17,7 +17,7 @@ model = dict(
         init_cfg=dict(type='Pretrained')),
     neck=dict(type='FPN', out_channels=256, num_outs=5),
     rpn_head=dict(
-        type='Float32RPNHead',
+        type='StaticRPNHead',
         in_channels=256,
         feat_channels=256,
         anchor_generator=dict(
@@ -27,7 +27,7 @@ model = dict(
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
     roi_head=dict(
-        type='StandardRoIHead',
+        type='StaticRoIHead',
         bbox_roi_extractor=dict(
             type='Float32RoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
