@@ -183,6 +183,8 @@ def measure(trainers: dict[str, Trainer], samples: list[dict], args: argparse.Na
 def check_steps(trainers: dict[str, Trainer], batches: dict[str, dict], found: dict) -> None:
     """Losses and norms of the gradients of both sides, before any step; ValueError where they differ."""
     values, norms = {}, {}
+    for trainer in trainers.values():
+        take_first_samples(trainer.model)
     for side, trainer in trainers.items():
         state = deepcopy(trainer.model.state_dict())  # statistics of batch norm move
         loss = trainer.losses(deepcopy(batches[side]))
@@ -192,11 +194,30 @@ def check_steps(trainers: dict[str, Trainer], batches: dict[str, dict], found: d
         trainer.model.load_state_dict(state)
         trainer.model.zero_grad(set_to_none=True)
         found['sides'][side] |= dict(loss=values[side], gradient_norm=norms[side])
+    for trainer in trainers.values():
+        take_first_samples(trainer.model, False)
     if 'stock' in trainers:
         mixed = trainers['ours'].precision() != 'float32'
         check_close('loss', values, LOSS[mixed])
         check_close('norm of all gradients', norms, NORM[mixed])
         trainers['ours'].model.load_state_dict(trainers['stock'].model.state_dict())
+
+
+def take_first_samples(model: torch.nn.Module, first: bool = True) -> None:
+    """Have a detector's samplers take the first candidates, on which both sides agree, or draw again."""
+    for head in (getattr(model, 'rpn_head', None), getattr(model, 'roi_head', None)):
+        samplers = getattr(head, 'sampler', None) or getattr(head, 'bbox_sampler', None) or []
+        for sampler in samplers if isinstance(samplers, list) else [samplers]:
+            if first:
+                sampler.random_choice = lambda gallery, number: gallery[:number]  # of mmdet
+                sampler.random_keys = first_highest  # of ours
+            else:
+                vars(sampler).pop('random_choice', None), vars(sampler).pop('random_keys', None)
+
+
+def first_highest(boxes: torch.Tensor) -> torch.Tensor:
+    """(N, A) numbers from 1 down to 0 for boxes (N, A, 4)."""
+    return torch.linspace(1, 0, boxes.shape[1], device=boxes.device).expand(boxes.shape[:2])
 
 
 def check_close(what: str, values: dict[str, float], tolerance: float) -> None:

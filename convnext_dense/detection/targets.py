@@ -152,7 +152,7 @@ def sample(assigned: Tensor, boxes: Tensor, sampler: RandomSampler) -> Samples:
     """
     count, length = min(sampler.num, assigned.shape[1]), assigned.shape[1]
     most = min(int(sampler.num * sampler.pos_fraction), length)
-    keys = random_keys(boxes.expand(len(assigned), -1, -1))
+    keys = getattr(sampler, 'random_keys', random_keys)(boxes.expand(len(assigned), -1, -1))
     highest, places = torch.where(assigned > 0, keys, -1.0).topk(most, dim=1)
     # chosen positive ones come first, then negative ones in random order
     order = torch.where(assigned == 0, keys, -1.0)
@@ -170,7 +170,7 @@ def sample(assigned: Tensor, boxes: Tensor, sampler: RandomSampler) -> Samples:
 
 
 def random_keys(boxes: Tensor) -> Tensor:
-    """Numbers from 0 to 1 for boxes (N, A, 4); the highest are sampled."""
+    """Numbers from 0 to 1 for boxes (N, A, 4); the highest are sampled. A sampler may have others of that name."""
     return torch.rand(boxes.shape[:2], device=boxes.device)
 
 
