@@ -18,13 +18,17 @@ class OperatorCounts(TorchDispatchMode):
     Views are not counted, since they start no work. Every other operator is at least one launch on a GPU. Counted on
     the CPU, copies between CPU and GPU are missing.
 
+    Args:
+        device: 'cuda' counts waits of tensors on a GPU alone, 'cpu' all.
+
     Attributes:
         operators: how many.
         waits: what waits -> how often. 'boolean index' is indexing by a mask, which asks how many are set.
     """
 
-    def __init__(self):
+    def __init__(self, device: str = 'cpu'):
         super().__init__()
+        self.device = device
         self.operators = 0
         self.waits: Counter[str] = Counter()
 
@@ -33,7 +37,7 @@ class OperatorCounts(TorchDispatchMode):
         if not function.is_view:
             self.operators += 1
         wait = waits_for(function.overloadpacket.__name__, args, kwargs or {}, result)
-        if wait:
+        if wait and (self.device == 'cpu' or on_gpu(args, result)):
             self.waits[wait] += 1
         return result
 
@@ -54,6 +58,11 @@ def waits_for(name: str, args: tuple, kwargs: dict, result) -> str | None:
         if not kwargs.get('non_blocking') and not (name == 'copy_' and args[2:3] == (True,)):
             return 'copy from the GPU' if from_gpu else 'copy to the GPU'
     return None
+
+
+def on_gpu(args: tuple, result) -> bool:
+    """Whether a tensor among the arguments or the result is on a GPU."""
+    return any(isinstance(value, Tensor) and value.is_cuda for value in (*args, result))
 
 
 class SavedBytes:

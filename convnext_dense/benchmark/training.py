@@ -1,5 +1,6 @@
 """A training step, ours beside the stock stack: its time by part, what it launches, where it waits."""
 import argparse
+import logging
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -8,9 +9,9 @@ from statistics import median
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import load_config
@@ -66,8 +67,10 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     cfg = load_config(args.config, args.cfg_options, args.data_root)
     if args.amp:
         set_amp(cfg, args.amp)
-    trainers = build_trainers(cfg, args.device, args.compare)
     size = args.size or ((64, 64) if args.device == 'cpu' else published_input(cfg)[::-1])
+    if not args.data_root and 'size' in cfg.model.data_preprocessor:
+        cfg.model.data_preprocessor.size = tuple(size)  # segmentors pad to that
+    trainers = build_trainers(cfg, args.device, args.compare)
     rows = []
     for images in args.batches:
         samples = real_samples(cfg, images) if args.data_root else made_samples(trainers['ours'].model, images, size)
@@ -110,15 +113,17 @@ def build_trainers(cfg: Config, device: str, compare: bool) -> dict[str, Trainer
     """'ours' and, to compare, 'stock' before it: the same random weights, dropout and drop path off."""
     cfg = deepcopy(cfg)
     without_randomness(cfg.model)
-    MMLogger.get_current_instance().setLevel('WARNING')  # mmdet's constructor logs every parameter
     torch.manual_seed(0)
     ours = Trainer(cfg, for_this_machine(cfg.optim_wrapper), device)
     ours.model.init_weights()
     spread_scores(ours.model)
+    spread_biases(ours.model)
     if not compare:
         return dict(ours=ours)
     cfg = stock_config(cfg)
+    logging.disable(logging.INFO)  # mmdet's constructor logs every parameter
     stock = Trainer(cfg, cfg.optim_wrapper if device == 'cuda' else for_this_machine(cfg.optim_wrapper), device)
+    logging.disable(logging.NOTSET)
     stock.model.load_state_dict(ours.model.state_dict())
     return dict(stock=stock, ours=ours)
 
@@ -131,6 +136,14 @@ def without_randomness(model: dict) -> None:
     for name in ('decode_head', 'auxiliary_head'):
         if isinstance(model.get(name), dict):
             model[name].dropout_ratio = 0.0
+
+
+@torch.no_grad()
+def spread_biases(model: nn.Module) -> None:
+    """Give the backbone's biases values: with zeros, LayerNorm's gradient is huge where an image is padded."""
+    for name, parameter in model.backbone.named_parameters():
+        if name.endswith('.bias'):
+            parameter.normal_(std=0.02)
 
 
 def real_samples(cfg: Config, images: int) -> list[dict]:
@@ -229,9 +242,10 @@ def check_close(what: str, values: dict[str, float], tolerance: float) -> None:
 def count_step(trainer: Trainer, batch: dict) -> dict:
     """Operators and waits of forward, backward and optimizer, and on a GPU the kernels that are launched."""
     wrapper, counts = trainer.optim_wrapper, {}
+    device = next(trainer.model.parameters()).device.type
 
     def counted(part: str, function: Callable):
-        with OperatorCounts() as mode:
+        with OperatorCounts(device) as mode:
             result = function()
         counts[part] = dict(operators=mode.operators, waits=dict(mode.waits))
         return result
@@ -241,7 +255,9 @@ def count_step(trainer: Trainer, batch: dict) -> dict:
     counted('backward', lambda: wrapper.backward(wrapper.scale_loss(loss)))
     counted('optimizer', lambda: (wrapper.step(), wrapper.zero_grad()))
     found = dict(counts=counts)
-    if next(trainer.model.parameters()).is_cuda:
+    if device == 'cpu':
+        counts['optimizer']['waits'] = {}  # Adam's step counts, which torch keeps on the CPU for a GPU, too
+    else:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             trainer.step(other)
             torch.cuda.synchronize()

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from ..architectures import ARCHITECTURES
 from ..checkpoints import load_checkpoint
 from ..mm.fallbacks import MODELS, BaseModule
+from .fused import choose, ops
+from .fused.choice import result_dtype
 from .kernels import DepthwiseConv2d, Linear, gelu
 from .layers import GRN, LayerNorm2d, drop_path_scale, init_like_official
 
@@ -43,19 +45,42 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dwconv(x).permute(0, 2, 3, 1)  # a view: x is channels-last
-        y = gelu(self.pwconv1(self.norm(y)))
+        conv, norm = self.dwconv, self.norm
+        if conv.kernel_size == (7, 7) and norm.weight is not None:
+            y = choose('depthwise convolution and norm', self.mix, self.mix_fused, [x],
+                       [conv.weight, conv.bias, norm.weight, norm.bias])
+        else:
+            y = self.mix(x)
+        y = gelu(self.pwconv1(y))
         if self.grn is not None:
             y = self.grn(y)
         return self.add(x, self.pwconv2(y).permute(0, 3, 1, 2))
 
+    def mix(self, x: Tensor) -> Tensor:
+        """Norm of the depthwise convolution, (N, H, W, C)."""
+        return self.norm(self.dwconv(x).permute(0, 2, 3, 1))  # a view: x is channels-last
+
+    def mix_fused(self, x: Tensor) -> Tensor:
+        return ops.depthwise_norm(x.permute(0, 2, 3, 1).contiguous(), self.dwconv.weight, self.dwconv.bias,
+                                  self.norm.weight, self.norm.bias, self.norm.eps, result_dtype(x))
+
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Residual sum; layer scale and drop path are one factor per channel or sample, so all three are one pass."""
-        scale = None if self.gamma is None else self.gamma.view(1, -1, 1, 1)
-        if self.training and self.drop_path > 0:
-            keep = drop_path_scale(x, self.drop_path)
-            scale = keep if scale is None else keep * scale
-        return x + y if scale is None else torch.addcmul(x, y, scale)
+        keep = drop_path_scale(x, self.drop_path) if self.training and self.drop_path > 0 else None
+        if self.gamma is None:
+            return x + y if keep is None else torch.addcmul(x, y, keep)
+        gamma = self.gamma
+
+        def plain(x: Tensor, y: Tensor) -> Tensor:
+            scale = gamma.view(1, -1, 1, 1)
+            return torch.addcmul(x, y, scale if keep is None else keep * scale)
+
+        def fused(x: Tensor, y: Tensor) -> Tensor:
+            dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), gamma.dtype)
+            x, y = (map_.permute(0, 2, 3, 1).contiguous() for map_ in (x, y))
+            return ops.residual(x, y, gamma, None if keep is None else keep.flatten(), dtype).permute(0, 3, 1, 2)
+
+        return choose('layer scale and sum', plain, fused, [x, y], [gamma])
 
 
 @MODELS.register_module()

@@ -2,6 +2,8 @@
 import torch
 from torch import Tensor, nn
 
+from .fused import choose, ops
+
 
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of an (N, C, H, W) tensor, independently at each position.
@@ -35,6 +37,14 @@ class GRN(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.beta is None:  # folded
+            return self.plain(x)
+        return choose('GRN', self.plain, self.fused, [x], [self.gamma, self.beta])
+
+    def fused(self, x: Tensor) -> Tensor:
+        return ops.grn(x.contiguous(), self.gamma.flatten(), self.beta.flatten(), self.eps)[0]
+
+    def plain(self, x: Tensor) -> Tensor:
         # fp16 sums of squares overflow at a few hundred positions: take the norm in float32 at least
         norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         norm = norm / (norm.mean(dim=-1, keepdim=True) + self.eps)
