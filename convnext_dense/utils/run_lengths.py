@@ -135,7 +135,7 @@ def crops(masks: np.ndarray | EncodedMasks) -> Iterator[Crop]:
         yield from map(decode_crop, masks.rles)
         return
     for mask in masks:
-        left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+        left, top, wide, high = cv2.boundingRect(np.asarray(mask, bool).view(np.uint8))
         yield Crop(top, left, mask[top:top + high, left:left + wide])
 
 
