@@ -1,4 +1,6 @@
 """Training options that a config switches on by one entry of ``custom_hooks``, and checkpoints that resume exactly."""
+import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,7 +9,10 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from ..errors import UserError
 from ..mm.fallbacks import unwrap_model
+from ..utils.files import atomic_write
+from .checkpoint_writer import CheckpointWriter
 from .loops import position
 from .work_dir import INTERRUPTED, begin_run, last_validation, note_validation
 
@@ -51,14 +56,31 @@ class SafeCheckpointHook(CheckpointHook):
     - Checkpoints carry the identity of their run (`work_dir.begin_run`) and their position in the data (`position`).
     - A validation that the end of the run prevented is made up for when it resumes, so that the best checkpoint is that
       of a run that never stopped.
-    - A checkpoint from the middle of an epoch (`InterruptHook`) continues there, and is removed after the next one.
+    - A checkpoint from the middle of an epoch (`InterruptHook`, ``minutes``) continues there, and is removed after the
+      next one.
+
+    Args:
+        minutes: also save when so many minutes have passed since the last checkpoint, wherever the run is then.
+        *args, **options: as for mmengine's.
+
+    Raises:
+        UserError: ``minutes`` is not above 0.
     """
 
     saved_at: int | None = None  # iterations done at the last checkpoint
 
+    def __init__(self, *args, minutes: float | None = None, **options):
+        super().__init__(*args, **options)
+        if minutes is not None and not minutes > 0:
+            raise UserError(f'default_hooks.checkpoint.minutes is {minutes}: expected a number above 0')
+        self.minutes = minutes
+
     def before_train(self, runner) -> None:
         super().before_train(runner)
         self.file_backend = _RemoveLater(self.file_backend)
+        if not hasattr(runner, 'checkpoints'):  # mmengine's own Runner writes them itself
+            runner.checkpoints = CheckpointWriter()
+        self.saved_time = time.monotonic()
         self.run = None  # rank 0 alone writes checkpoints
         if is_main_process():
             continued = runner._resume == 'auto' or (runner._resume and runner._load_from is None)
@@ -76,26 +98,67 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.info(f'the validation after iteration {runner.iter} was not completed: it is made up for')
             runner.val_loop.run()
 
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        runner.checkpoints.check()
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        done = runner.iter + 1
+        if self.minutes and self.run and self.saved_at != done \
+                and time.monotonic() - self.saved_time >= 60 * self.minutes:
+            self.save_between(runner, done)
+
     def after_val_epoch(self, runner, metrics) -> None:
         super().after_val_epoch(runner, metrics)
         if self.run:
-            note_validation(runner.work_dir, runner.iter)
+            runner.checkpoints.after(partial(note_validation, runner.work_dir, runner.iter))
+
+    def after_train(self, runner) -> None:
+        runner.checkpoints.wait()
+        super().after_train(runner)
+
+    def save_between(self, runner, done: int) -> None:
+        """Save the run after ``done`` iterations as ``interrupted.pth``, which the next regular checkpoint replaces."""
+        meta = dict(epoch=runner.epoch, iter=done, run=self.run, **position(runner))
+        runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta)
+        runner.logger.info(f'saving iteration {done} as {INTERRUPTED}')
+        self._note_saved(done)
+
+    def _note_saved(self, done: int) -> None:
+        self.saved_at, self.saved_time = done, time.monotonic()
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        meta = {**meta, **position(runner), 'run': self.run}
-        super()._save_checkpoint_with_step(runner, step, meta)
-        self.saved_at = runner.iter if self.by_epoch else runner.iter + 1
-        self._remove_outdated()
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                oldest = self.keep_ckpt_ids.popleft()
+                self.file_backend.remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(oldest)))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir, self.filename_tmpl.format(step), save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler, meta={**meta, **position(runner), 'run': self.run},
+            by_epoch=self.by_epoch)
+        self._note_saved(runner.iter if self.by_epoch else runner.iter + 1)
         if is_main_process():
-            Path(runner.work_dir, INTERRUPTED).unlink(missing_ok=True)
+            runner.checkpoints.after(partial(_point_to, self.last_ckpt, runner.work_dir))
+            self._remove_outdated(runner)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         super()._save_best_checkpoint(runner, metrics)
-        self._remove_outdated()
+        if is_main_process():
+            self._remove_outdated(runner)
 
-    def _remove_outdated(self) -> None:
+    def _remove_outdated(self, runner) -> None:
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        self.file_backend.remove_now(keep={self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
+        keep = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
+        runner.checkpoints.after(partial(self.file_backend.remove_now, self.file_backend.take(), keep))
+
+
+def _point_to(checkpoint: str, work_dir: str) -> None:
+    """Write mmengine's pointer file; the checkpoint is newer than one of an interruption."""
+    with atomic_write(Path(work_dir, 'last_checkpoint')) as part:
+        part.write_text(checkpoint)
+    Path(work_dir, INTERRUPTED).unlink(missing_ok=True)
 
 
 class _RemoveLater:
@@ -111,9 +174,13 @@ class _RemoveLater:
     def remove(self, path: str) -> None:
         self._outdated.append(path)
 
-    def remove_now(self, keep: set) -> None:
-        """Perform the deferred removals, except of ``keep``: files that were just rewritten under an old name."""
-        for path in self._outdated:
+    def take(self) -> list[str]:
+        """The deferred removals, which are then forgotten."""
+        taken, self._outdated = self._outdated, []
+        return taken
+
+    def remove_now(self, outdated: list[str], keep: set) -> None:
+        """Remove files, except ``keep``: those that were just rewritten under an old name."""
+        for path in outdated:
             if path not in keep and self._backend.isfile(path):
                 self._backend.remove(path)
-        self._outdated.clear()

@@ -7,8 +7,6 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 
 from .hooks import SafeCheckpointHook
-from .loops import position
-from .work_dir import INTERRUPTED
 
 
 class InterruptHook(Hook):
@@ -52,9 +50,7 @@ class InterruptHook(Hook):
         if not self.asked:
             return
         if self.checkpoints.saved_at != done:
-            meta = dict(epoch=runner.epoch, iter=done, run=self.checkpoints.run, **position(runner))
-            runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta)
-            runner.logger.info(f'iteration {done} saved as {INTERRUPTED}')
+            self.checkpoints.save_between(runner, done)
         raise KeyboardInterrupt
 
     def close(self) -> None:

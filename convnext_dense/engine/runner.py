@@ -27,7 +27,7 @@ from ..config.preflight import (
 )
 from ..errors import UserError
 from ..optim.amp import for_this_machine
-from ..utils.files import atomic_write
+from .checkpoint_writer import CheckpointWriter, run_checkpoint
 from .console import ConsoleHook, keep_dumps_off_screen
 from .interrupt import InterruptHook
 from .loops import resumable, resumed_meta
@@ -43,7 +43,7 @@ class DenseRunner(Runner):
 
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
     - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
-    - A checkpoint appears under its name only when it is completely written.
+    - Checkpoints are written while training goes on, and appear under their names when they are complete.
     - A run resumes as if it had never stopped, on another number of processes too (`loops`, `samples`).
     - The screen shows what a user reads (`ConsoleHook`), and the first Ctrl-C saves a checkpoint (`InterruptHook`).
     - Evaluation of a two-stage detector ends NMS with the last box that is kept (`detection.nms`).
@@ -60,11 +60,15 @@ class DenseRunner(Runner):
 
     def train(self):
         hooks = [ConsoleHook(), InterruptHook()]
+        self.checkpoints = CheckpointWriter()
         for hook in hooks:
             self.register_hook(hook)
         try:
-            return super().train()
+            model = super().train()
+            self.checkpoints.wait()
+            return model
         finally:
+            self.checkpoints.join()
             for hook in hooks:
                 hook.close()
 
@@ -150,19 +154,12 @@ class DenseRunner(Runner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
     @master_only
-    def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
-        """As mmengine's; the file appears under its final name only when it is complete and on disk.
-
-        Raises:
-            UserError: a weight is not finite.
-        """
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise UserError(f'{filename} is not written, because {name} of the model has values that are not '
-                                'finite: resume from the previous checkpoint (--resume) with a lower learning rate or '
-                                'clip_grad')
-        with atomic_write(Path(out_dir) / filename, sync=True) as part:
-            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+    def save_checkpoint(self, out_dir, filename, file_client_args=None, save_optimizer=True, save_param_scheduler=True,
+                        meta=None, by_epoch=True, backend_args=None) -> None:
+        """As mmengine's, while training goes on; ``checkpoints`` knows when the file is complete."""
+        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
+        self.checkpoints.write(run_checkpoint(self, meta, save_optimizer, save_param_scheduler),
+                               Path(out_dir) / filename)
 
 
 def start_worker(then, worker: int) -> None:

@@ -1,13 +1,11 @@
 """Hooks that end a training process at a chosen moment, as an outside event would; for test_kill_and_resume.py."""
 import os
 import signal
-from pathlib import Path
 
-from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from convnext_dense.engine.runner import DenseRunner
+from convnext_dense.engine import checkpoint_writer, hooks
 
 
 def die(how: str) -> None:
@@ -34,20 +32,20 @@ class KillAt(Hook):
         return moment == self.moment and self.number == 0
 
     def before_train(self, runner) -> None:
-        put, save, hook = LocalBackend.put, DenseRunner.save_checkpoint, self
+        save, point, hook = checkpoint_writer.save, hooks._point_to, self
 
-        def put_half(self, obj, filepath):
-            if str(filepath).endswith('.part.pth') and hook._passes('writing'):
-                Path(filepath).write_bytes(obj[:len(obj) // 2])
+        def save_half(checkpoint, path):
+            save(checkpoint, path)
+            if hook._passes('writing'):
+                os.truncate(path, path.stat().st_size // 2)
                 die(hook.how)
-            put(self, obj, filepath)
 
-        def save_and_die(self, *args, **kwargs):
-            save(self, *args, **kwargs)
+        def die_or_point(*args):
             if hook._passes('pointer'):
                 die(hook.how)
+            point(*args)
 
-        LocalBackend.put, DenseRunner.save_checkpoint = put_half, save_and_die
+        checkpoint_writer.save, hooks._point_to = save_half, die_or_point
 
     def after_train_iter(self, *args, **kwargs) -> None:
         if self._passes('train'):

@@ -21,6 +21,7 @@ ITERATIONS, EVERY = 16, 3  # of a run; between checkpoints: the tiny detector's 
 OPTIONS = [
     'model.backbone.drop_path_rate=0.4', 'randomness.deterministic=True', 'default_hooks.checkpoint.by_epoch=False',
     f'default_hooks.checkpoint.interval={EVERY}', 'default_hooks.checkpoint.max_keep_ckpts=2',
+    'default_hooks.checkpoint.minutes=0.02',
     'log_processor.window_size=5', 'param_scheduler.0.end=12']
 EMA = "custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True)]\n"
 TASKS = {'det': ['train_cfg.max_epochs=4'],

@@ -66,9 +66,8 @@ def test_sigkill(task, moment, trained, tmp_path):
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """Weights, their average, optimizer, schedules and best checkpoint are those of a run that was never stopped."""
-    output = run_command([sys.executable, TOOL_TESTS / 'random_kills.py', '--task', 'det', '--workers', 2, '--kills',
-                          2],
-                         tmp_path / 'log', tmp_path)
+    command = [sys.executable, TOOL_TESTS / 'random_kills.py', '--task', 'det', '--workers', 2, '--kills', 2]
+    output = run_command(command, tmp_path / 'log', tmp_path)
     print(output)
     assert 'equal' in output and 'DIFFERENT' not in output
 
