@@ -1,16 +1,19 @@
 """Training options that a config switches on by one entry of ``custom_hooks``, and checkpoints that resume exactly."""
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..errors import UserError
 from ..mm.fallbacks import unwrap_model
+from ..models.compiling import DENSE_PARTS, compile_parts, graphs_made
 from ..utils.files import atomic_write
 from .checkpoint_writer import CheckpointWriter
 from .loops import position
@@ -18,20 +21,36 @@ from .work_dir import INTERRUPTED, begin_run, last_validation, note_validation
 
 
 @HOOKS.register_module()
-class CompileBackboneHook(Hook):
-    """Compile the backbone with torch.compile before training; checkpoints stay as they are.
+class CompileHook(Hook):
+    """Compile backbone, neck and dense heads with torch.compile before training; checkpoints stay as they are.
 
-    Useful where input sizes rarely change (segmentation crops): each new size recompiles, unless ``dynamic``.
+    Every new size of a batch is compiled again, which takes minutes: use images of one size (segmentation crops), or
+    pad batches to a few sizes (`BatchPadToSizes`), or ``dynamic=True``. The log says when something was compiled.
 
     Args:
-        **options: of torch.compile, as ``mode`` or ``dynamic``.
+        parts: attributes of the model; default: `DENSE_PARTS`. RoI heads are not compiled.
+        **options: of torch.compile: ``mode='reduce-overhead'`` replays the compiled parts as CUDA graphs, ``dynamic``,
+            ``backend``.
     """
 
-    def __init__(self, **options):
-        self.options = options
+    def __init__(self, parts: Sequence[str] = DENSE_PARTS, **options):
+        self.parts, self.options = parts, options
 
     def before_train(self, runner) -> None:
-        unwrap_model(runner.model).backbone.compile(**self.options)
+        compiled = compile_parts(unwrap_model(runner.model), self.parts, **self.options)
+        print_log(f'torch.compile: {", ".join(compiled)}; the first iteration of each size takes long',
+                  logger='current')
+        self.graphs = graphs_made()
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        torch.compiler.cudagraph_mark_step_begin()
+        self.start = time.perf_counter()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        made, self.graphs = graphs_made() - self.graphs, graphs_made()
+        if made:
+            print_log(f'torch.compile made {made} graphs in iteration {runner.iter + 1}, which took '
+                      f'{time.perf_counter() - self.start:.1f} s; {self.graphs} so far', logger='current')
 
 
 @HOOKS.register_module()

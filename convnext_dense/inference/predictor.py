@@ -26,6 +26,7 @@ from ..config import datasets_of, load_config, value_range_of
 from ..config.runs import open_run
 from ..errors import UserError, few, first_line
 from ..models import ConvNeXt, fold_for_inference
+from ..models.compiling import compile_parts
 from ..recipes.metafile import find_recipe
 from ..utils.images import TILED_MAX_PIXELS, OversizedImageError, allow_pixels
 from ..utils.read_ahead import read_ahead
@@ -114,7 +115,7 @@ class Predictor:
         if optimize:
             self.optimize()
         if compile:
-            compile_dense_parts(self.model)
+            compile_parts(self.model, ('backbone', 'neck', 'decode_head'))  # with RoI heads, RPN is a small part
         meta = {**known, **meta.get('dataset_meta', {})}
         self.classes = tuple(meta['classes'])
         self.palette: list[Colour] = palette_of(meta, self.classes)
@@ -319,14 +320,6 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == 'fp16' and device.type == 'cpu':
         raise UserError("precision='fp16' was asked for on a CPU, which has no fast fp16: use 'bf16', or a GPU")
     return PRECISIONS[precision]
-
-
-def compile_dense_parts(model: nn.Module) -> None:
-    """Compile what has shapes of the image alone, in place: proposals and their heads change with every image."""
-    for name in ('backbone', 'neck', 'decode_head'):
-        part = getattr(model, name, None)
-        if isinstance(part, nn.Module):
-            part.compile()
 
 
 __all__ = ['Detections', 'Predictor', 'Segmentation', 'without_annotations']

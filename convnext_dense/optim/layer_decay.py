@@ -4,7 +4,7 @@ A parameter's learning rate is the optimizer's times a multiplier that falls tow
 from the backbone itself (`get_layer_depth`), so any backbone that offers that method can be trained this way.
 """
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -177,7 +177,10 @@ def shorten(names: list[str]) -> str:
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Optimizer wrapper with one parameter group per layer and weight decay; see `parameter_settings`.
+    """Optimizer wrapper with one parameter group per learning rate and weight decay; see `parameter_settings`.
+
+    torch's fused optimizers are used where they exist and the config says neither ``fused`` nor ``foreach``: one launch
+    a group instead of one an operation, and with fp16's scaler no wait for whether the gradients are finite.
 
     Args:
         optim_wrapper_cfg: as mmengine's; ``optimizer`` must name ``lr`` and ``weight_decay``.
@@ -195,14 +198,25 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params = dict(model.named_parameters())
         groups = {}
         for name, setting in parameter_settings(model, self.paramwise_cfg, self.base_wd).items():
-            group = groups.setdefault(setting, dict(
-                params=[], param_names=[], layer=setting.layer, lr_scale=setting.multiplier,
-                lr=self.base_lr * setting.multiplier, weight_decay=setting.weight_decay))
+            group = groups.setdefault((setting.multiplier, setting.weight_decay), dict(
+                params=[], param_names=[], lr_scale=setting.multiplier, lr=self.base_lr * setting.multiplier,
+                weight_decay=setting.weight_decay))
             group['params'].append(params[name])
             group['param_names'].append(name)
         print_log(f'Layer decay {self.paramwise_cfg["decay_type"]}, rate {self.paramwise_cfg["decay_rate"]}: '
                   f'{sum(len(group["params"]) for group in groups.values())} parameters in {len(groups)} groups',
                   logger='current')
         optimizer_cfg = dict(self.optimizer_cfg, params=list(groups.values()))
+        if has_fused_form(self.optimizer_cfg, params.values()):
+            optimizer_cfg['fused'] = True
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg,
                                     default_args=dict(optimizer=OPTIMIZERS.build(optimizer_cfg)))
+
+
+def has_fused_form(optimizer_cfg: Mapping, params: Iterable[torch.Tensor]) -> bool:
+    """Whether torch has a fused form of the optimizer on the parameters' device, and the config does not choose."""
+    kind = optimizer_cfg['type']
+    kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+    return (kind in (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
+            and not {'fused', 'foreach', 'capturable', 'differentiable'} & set(optimizer_cfg)
+            and all(param.device.type in ('cuda', 'cpu') and param.is_floating_point() for param in params))

@@ -57,6 +57,27 @@ def test_optimizer_groups_hold_every_parameter_once():
         assert (lr, weight_decay) == (0.01 * settings[name].multiplier, settings[name].weight_decay)
 
 
+def test_equal_settings_are_one_group_of_a_fused_optimizer():
+    """Fused where torch has it and the config does not choose; a step is the plain optimizer's."""
+    cfg = dict(type='OptimWrapper', constructor='LayerDecayOptimWrapperConstructor',
+               optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1), paramwise_cfg=dict(LAYER_WISE, decay_rate=1.0))
+    weights = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = Segmentor(tiny())
+        if not fused:
+            cfg['optimizer']['fused'] = False
+        wrapper = build_optim_wrapper(model, cfg)
+        assert [group['fused'] for group in wrapper.optimizer.param_groups] == 2 * [fused]
+        assert {group['weight_decay'] for group in wrapper.optimizer.param_groups} == {0.0, 0.1}
+        for _ in range(3):
+            wrapper.update_params(sum(p.square().sum() for p in model.parameters()))
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+    cfg['optimizer'] = dict(type='Adadelta', lr=0.01, weight_decay=0.1)
+    assert 'fused' not in build_optim_wrapper(Segmentor(tiny()), cfg).optimizer.param_groups[0]
+
+
 def test_model_wrapper_is_seen_through():
     model = Segmentor(tiny())
     wrapped = nn.DataParallel(model)
