@@ -18,6 +18,7 @@ SUBJECTS = {
     'train': ('training', 'a training step: time by part, operators, waits, memory, beside the stock stack'),
     'kernels': ('kernels', 'fused operators: compiled for GPUs without one, bytes moved, and on a GPU their time'),
     'eval': ('evaluation', 'our AP and mIoU beside pycocotools and mmseg on the same inputs'),
+    'loop': ('loop', 'evaluation of a detector image by image, by part, beside the stock stack'),
     'pipeline': ('pipeline', "training pipelines beside mmdet's and mmseg's own transforms, on one core"),
     'rois': ('roi_rounding', "RoIs under mixed precision: levels and overlaps of COCO boxes, mmdet's extractor and "
                              'ours'),
