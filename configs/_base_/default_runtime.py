@@ -13,6 +13,7 @@ custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=False,
+    tf32=True,  # as torch did before 1.12, when the official models were trained; False: float32 is float32
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
 

@@ -41,6 +41,7 @@ AMP = {'fp16': 'float16', 'bf16': 'bfloat16'}
 class DenseRunner(Runner):
     """mmengine's Runner, with these differences.
 
+    - ``env_cfg.tf32`` says whether float32 products and convolutions may round their inputs to TF32 on a GPU.
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
     - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
     - Checkpoints are written while training goes on, and appear under their names when they are complete.
@@ -86,6 +87,8 @@ class DenseRunner(Runner):
         if self.distributed and not is_distributed() and get_device() == 'cpu' and self._launcher == 'pytorch':
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+        if get_device() == 'cuda' and env_cfg.get('tf32') is not None:
+            allow_tf32(env_cfg['tf32'])
 
     def wrap_model(self, model_wrapper_cfg, model):
         if any(hook.get('type') == 'ChannelsLastHook' for hook in self.cfg.get('custom_hooks') or ()):
@@ -160,6 +163,14 @@ class DenseRunner(Runner):
         meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
         self.checkpoints.write(run_checkpoint(self, meta, save_optimizer, save_param_scheduler),
                                Path(out_dir) / filename)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let GPUs from Ampere on round the inputs of float32 matrix products and convolutions to TF32, or forbid both.
+
+    By itself torch allows it for convolutions alone, since 1.12; before, for both.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def start_worker(then, worker: int) -> None:

@@ -91,7 +91,7 @@ def test_batches_are_padded_to_the_smallest_size_that_holds_them():
     pad = BatchPadToSizes([(64, 64), (48, 64), (64, 32)])
     for size, padded in (((20, 30), (64, 32)), ((40, 60), (48, 64)), ((50, 60), (64, 64)), ((48, 64), (48, 64)),
                          ((70, 20), (70, 20))):
-        x = torch.rand(2, 3, *size)
+        x = torch.randint(1, 9, (2, 3, *size)).float()
         sample = DetDataSample(metainfo=dict(batch_input_shape=size, pad_shape=size))
         sample.gt_instances = InstanceData(masks=BitmapMasks(np.ones((1, *size), np.uint8), *size))
         found, (sample,) = pad(x, [sample])

@@ -193,6 +193,7 @@ BOTH_ONLY = [
     ('default_hooks.sampler_seed.type', 'DistSamplerSeedHook', 'the runner of mmcv 1 registered it itself'),
     ('default_hooks.visualization.type', ANY, 'pictures, where a run asks for them'),
     ('custom_hooks', [], 'a place for more'),
+    ('env_cfg.tf32', True, "torch's default before 1.12, and that of the official code, which required 1.8"),
     ('env_cfg.mp_cfg.mp_start_method', 'fork', "mmcv's default on Linux"),
     ('env_cfg.mp_cfg.opencv_num_threads', 0, 'workers are processes'),
     ('visualizer.**', ANY, 'the log'),

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.runner import Runner
 from torch import nn
 
 from convnext_dense.engine.runner import DenseRunner
@@ -115,6 +116,24 @@ def test_a_config_is_served_by_the_wrapper_for_the_machine(device, wrapper_type,
     changed = for_this_machine(cfg)
     assert changed['type'] == expected and cfg.type == wrapper_type
     assert {**changed, 'type': None} == {**cfg, 'type': None}
+
+
+@pytest.mark.parametrize('device, setting, expected', [
+    ('cuda', True, (True, True)), ('cuda', False, (False, False)), ('cuda', None, (False, True)),
+    ('cpu', True, (False, True))])
+def test_tf32_is_what_the_config_says(device, setting, expected, monkeypatch):
+    """Without a setting, and on a CPU, torch's default stands: convolutions only."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    monkeypatch.setattr('convnext_dense.engine.runner.get_device', lambda: device)
+    runner = DenseRunner.__new__(DenseRunner)
+    runner._launcher, runner._distributed = 'none', False
+    monkeypatch.setattr(Runner, 'setup_env', lambda self, env_cfg: None)
+    assert [backend.allow_tf32 for backend in backends] == [False, True]
+    try:
+        runner.setup_env(dict(tf32=setting))
+        assert tuple(backend.allow_tf32 for backend in backends) == expected
+    finally:
+        backends[0].allow_tf32, backends[1].allow_tf32 = False, True
 
 
 def test_a_built_wrapper_stays():
