@@ -21,6 +21,7 @@ from torchvision.ops import roi_align
 
 from ..errors import UserError
 from .boxes import Coder, apart, best, nms_mask, take
+from .float32_heads import Float32FCNMaskHead
 
 # Class scores that enter the last suppression, per image, best first: 100 detections come from far fewer, and
 # TensorRT's TopK takes 3840 at most.
@@ -241,7 +242,9 @@ def check_parts(model: nn.Module) -> None:
     if model.with_mask:
         extractors += as_list(roi.mask_roi_extractor)
         for head in as_list(roi.mask_head):
-            require(head, (FCNMaskHead.predict_by_feat, FCNMaskHead._predict_by_feat_single), "mmdet's FCNMaskHead")
+            # ours pastes masks in another way, with the same result; pasting is not in the graph
+            pastes = Float32FCNMaskHead if isinstance(head, Float32FCNMaskHead) else FCNMaskHead
+            require(head, (FCNMaskHead.predict_by_feat, pastes._predict_by_feat_single), "mmdet's FCNMaskHead")
     for extractor in extractors:
         require(extractor, (SingleRoIExtractor.map_roi_levels,), 'SingleRoIExtractor')
     others = [name for name, is_other in {
