@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ONEDL := .venv-onedl
 RUN := $(BIN)/python
 
-.PHONY: demo test test-all test-slow lint docs gallery smoke-onedl clean
+.PHONY: demo test test-all test-slow lint docs gallery gpu smoke-onedl clean
 
 demo: $(VENV)/.installed
 	$(RUN) tools/demo.py
@@ -31,6 +31,11 @@ docs: $(VENV)/.done
 # the pictures of docs/gallery.md
 gallery: $(VENV)/.done
 	$(RUN) docs/site/gallery.py
+
+# what needs a GPU: tests, kernels, training steps beside the stock stack, short trainings; nine minutes, one table last.
+# Without .venv (a machine without network) it runs in PYTHON's own environment.
+gpu:
+	$(or $(wildcard $(RUN)),$(PYTHON)) tests/gpu_check.py
 
 # the same package on the maintained forks, which own the same import names and so need an environment of their own
 smoke-onedl: $(ONEDL)/.done

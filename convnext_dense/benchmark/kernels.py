@@ -180,10 +180,13 @@ def compile_launches(case: Case, arch: int) -> list[dict]:
         warps = options.pop('num_warps')
         signature, attributes = {}, {}
         for index, (parameter, value) in enumerate(zip(kernel.arg_names, args, strict=False)):
+            if isinstance(value, int) and value == 1:  # as at run time, where Triton makes a constant of 1
+                options[parameter] = value
+                continue
             signature[parameter] = triton_type(value)
             if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
                 attributes[index,] = [['tt.divisibility', 16]]
-        signature |= {parameter: 'constexpr' for parameter in options}
+        signature = {parameter: signature.get(parameter, 'constexpr') for parameter in kernel.arg_names}
         source = ASTSource(fn=kernel, signature=signature, constexprs=options, attrs=attributes)
         compiled = triton.compile(source, target=GPUTarget('cuda', arch, 32),
                                   options=dict(num_warps=warps, enable_fp_fusion=True))

@@ -43,6 +43,22 @@ def compare(other: ModuleType, device: str = 'cpu', families: tuple[Callable, ..
     return list(rows.values())
 
 
+def compare_devices(device: str, families: tuple[Callable, ...] = FAMILIES) -> list[dict]:
+    """As `compare`: our operators on ``device`` beside themselves on the CPU, contiguous and channels-last maps."""
+    ours, rows = operators.StandIn(), {}
+    for family in families:
+        pairs = zip(*(family(torch.Generator().manual_seed(0), where) for where in ('cpu', device)), strict=True)
+        for (option, on_cpu), (_, there) in pairs:
+            for layout in LAYOUTS:
+                expected = on_cpu(ours, layout)
+                for name, results in there(ours, layout).items():
+                    row = rows.setdefault((name, option), dict(operator=name, option=option, cases=0, differ=0,
+                                                               largest=0., value=0.))
+                    row['cases'] += 1
+                    _add(row, [tensor.cpu() for tensor in results], expected[name])
+    return list(rows.values())
+
+
 def compare_layouts(compiled: ModuleType, device: str = 'cpu') -> list[dict]:
     """One row per compiled operator: what channels-last maps change, called as it is and through ``WithCare``.
 

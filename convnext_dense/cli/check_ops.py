@@ -8,7 +8,8 @@ from ..mm import environment
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='where to compare with compiled ones')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu',
+                        help='where to compare with compiled ones; cuda also compares ours there with ours on the CPU')
     parser.add_argument('--all', action='store_true', help='list the other operators, too')
     parser.add_argument('--mmcv-source', metavar='FOLDER',
                         help="mmcv's unpacked sources: compare with its kernels for GPUs, too, compiled as plain C++ "
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     import torch
 
-    from ..benchmark.operators import build_gpu_kernels, load_compiled
+    from ..benchmark.operators import build_gpu_kernels, compare_devices, load_compiled
     from ..mm import operators
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no GPU here; use --device cpu')
@@ -31,6 +32,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f'{name:32} {found[name]}')
     others = [name for name in found if name not in operators.OPERATORS]
     print(f'{len(others)} others: {found[others[0]]}{": " + ", ".join(others) if args.all else ""}')
+    if args.device == 'cuda':
+        print_table(compare_devices('cuda'),
+                    'convnext_dense.mm.operators on cuda against themselves on the CPU, float32')
     if operators.compiled():
         print_comparison(load_compiled(), f'the compiled operators, float32 on {args.device}', args.device)
         print('tied scores: compiled nms sorts them in no defined order; ours takes the box that comes first')
@@ -42,11 +46,16 @@ def main(argv: list[str] | None = None) -> None:
 def print_comparison(other: ModuleType, name: str, device: str = 'cpu') -> None:
     """Print `benchmark.operators.compare` as a table."""
     from ..benchmark.operators import compare
-    print(f'\nconvnext_dense.mm.operators, contiguous and channels-last, against {name}:')
+    print_table(compare(other, device), f'convnext_dense.mm.operators, contiguous and channels-last, against {name}')
+
+
+def print_table(rows: list[dict], title: str) -> None:
+    """Print rows of `benchmark.operators.compare`."""
+    print(f'\n{title}:')
     line = '{operator:32} {option:14} {cases:>5} {differ:>13} {largest:>18} {value:>13}'
     print(line.format(operator='operator', option='option', cases='cases', differ='other indices',
                       largest='largest difference', value='largest value'))
-    for row in compare(other, device):
+    for row in rows:
         print(line.format(**{**row, 'largest': f'{row["largest"]:.2g}', 'value': f'{row["value"]:.2g}'}))
 
 

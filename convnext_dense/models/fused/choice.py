@@ -23,6 +23,7 @@ from ..kernels import exporting
 MODES = ('measured', 'always', 'never')
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _mode = 'measured'
+_decided: dict[tuple, bool] = {}  # of this process
 
 
 def set_fused_kernels(mode: str) -> None:
@@ -62,7 +63,7 @@ def choose(kind: str, plain: Callable, fused: Callable, maps: Sequence[Tensor],
         kind: name of the operation.
         plain, fused: both forms.
         maps: their arguments, (N, C, H, W) or (N, H, W, C), all on one device.
-        parameters: what else has gradients.
+        parameters: what else has gradients; the last has one value a channel.
     """
     return (fused if wanted(kind, plain, fused, maps, parameters) else plain)(*maps)
 
@@ -76,13 +77,23 @@ def wanted(kind: str, plain: Callable, fused: Callable, maps: Sequence[Tensor], 
         return _mode == 'always'
     if not has_triton():
         return False
-    known = answers(torch.cuda.get_device_name(x.device))
-    key = describe(kind, maps)
-    if key not in known:
+    key = (kind, x.device.index, x.numel().bit_length(), torch.is_grad_enabled(), result_dtype(x),
+           parameters[-1].numel(), *(tensor.dtype for tensor in maps))
+    if key not in _decided:
         if torch.cuda.is_current_stream_capturing():
             return False
+        _decided[key] = look_up_or_measure(kind, plain, fused, maps, parameters)
+    return _decided[key]
+
+
+def look_up_or_measure(kind: str, plain: Callable, fused: Callable, maps: Sequence[Tensor],
+                       parameters: Sequence[Tensor]) -> bool:
+    """Whether the fused form is the faster one, by the kept answers or by measuring."""
+    device = torch.cuda.get_device_name(maps[0].device)
+    known, key = answers(device), describe(kind, maps, parameters[-1].numel())
+    if key not in known:
         known[key] = is_faster(fused, plain, maps, parameters)
-        keep(torch.cuda.get_device_name(x.device), known)
+        keep(device, known)
     return known[key]
 
 
@@ -92,12 +103,11 @@ def has_triton() -> bool:
     return find_spec('triton') is not None
 
 
-def describe(kind: str, maps: Sequence[Tensor]) -> str:
-    """What an answer depends on: shapes (positions by powers of two), types, autocast, gradients."""
-    shapes = [f'{str(tensor.dtype).removeprefix("torch.")} {tensor.shape[1]}' for tensor in maps]
-    positions = maps[0].numel().bit_length()
-    cast = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else 'none'
-    return f'{kind}, {", ".join(shapes)}, 2^{positions}, autocast {cast}, gradients {torch.is_grad_enabled()}'
+def describe(kind: str, maps: Sequence[Tensor], channels: int) -> str:
+    """What an answer depends on: kind, channels, types, powers of two of the size, gradients."""
+    types = ', '.join(str(tensor.dtype) for tensor in maps)
+    return (f'{kind}, {channels} channels, {types}, 2^{maps[0].numel().bit_length()} values, '
+            f'to {result_dtype(maps[0])}, gradients {torch.is_grad_enabled()}')
 
 
 @cache
