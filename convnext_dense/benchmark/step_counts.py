@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operators whose result has a size, or is a number, that the host must know before it can go on.
 WAITS = {'_local_scalar_dense': 'item', 'nonzero': 'nonzero', 'masked_select': 'masked_select', 'unique_dim': 'unique',
-         '_unique2': 'unique', '_unique': 'unique', 'unique_consecutive': 'unique', 'nms': 'nms', 'equal': 'equal',
-         'bincount': 'bincount'}
+         '_unique2': 'unique', '_unique': 'unique', 'unique_consecutive': 'unique', 'nms': 'nms', 'nms_mask': 'nms',
+         'equal': 'equal', 'bincount': 'bincount'}
 INDEXING = ('index', 'index_put', 'index_put_', '_unsafe_index', '_index_put_impl_')
 
 
@@ -38,7 +38,7 @@ class OperatorCounts(TorchDispatchMode):
             self.operators += 1
         wait = waits_for(function.overloadpacket.__name__, args, kwargs or {}, result)
         if wait and (self.device == 'cpu' or on_gpu(args, result)):
-            self.waits[wait] += 1
+            self.waits[wait] += len(args[0]) if wait == 'nms' and args[0].dim() == 3 else 1  # of each image
         return result
 
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..mm.transfer import host_values, to_device
 from .boxes import Coder, take
 from .masked_norm import norms_over
-from .static_rpn import EPS, Proposals, host_values
+from .static_rpn import EPS, Proposals
 from .targets import GroundTruth, Samples, check_tasks, ground_truth, pad_boxes, sample_proposals, stock_name
 
 
@@ -202,10 +203,7 @@ def mask_targets(masks: BitmapMasks, boxes: Tensor, target: Tensor, cfg: ConfigD
     size = (cfg.mask_size,) * 2 if isinstance(cfg.mask_size, int) else tuple(cfg.mask_size)
     if len(masks) == 0:
         return boxes.new_zeros(len(boxes), *size)
-    bitmaps = torch.from_numpy(masks.masks)
-    if boxes.is_cuda:
-        bitmaps = bitmaps.pin_memory()
-    bitmaps = bitmaps.to(boxes.device, non_blocking=True)
+    bitmaps = to_device(torch.from_numpy(masks.masks), boxes.device)
     if len(bitmaps) > len(boxes):
         bitmaps, target = bitmaps[target], torch.arange(len(boxes), device=boxes.device)
     height, width = bitmaps.shape[1:]

@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..errors import UserError
+from ..mm.transfer import host_values
 from .boxes import Coder, apart, best, nms_mask, take
 from .float32_heads import Float32RPNHead
 from .targets import Samples, assign, check_tasks, ground_truth, sample
@@ -125,7 +126,7 @@ class StaticRPNHead(Float32RPNHead):
         keep = nms_mask(apart(boxes, levels, valid), scores, cfg.nms.iou_threshold)
         scores, places = best(torch.where(keep, scores, -1), cfg.max_per_img)
         valid = scores >= 0
-        return take(boxes, places) * valid[..., None], valid
+        return torch.where(valid[..., None], take(boxes, places), 0), valid
 
     def anchors(self, maps: Sequence[Tensor]) -> Tensor:
         """Anchors (A, 4) of all levels. They depend on the place alone, so those of the largest map are kept."""
@@ -154,9 +155,3 @@ class StaticRPNHead(Float32RPNHead):
 def flat(maps: Sequence[Tensor], channels: int) -> Tensor:
     """(N, k * channels, H, W) of each level as one (N, A, channels), in the order of mmdet's anchors."""
     return torch.cat([each.permute(0, 2, 3, 1).reshape(each.shape[0], -1, channels) for each in maps], 1)
-
-
-def host_values(values: Sequence, like: Tensor) -> Tensor:
-    """Numbers of the host as a tensor of the type and device of ``like``, without waiting for the device."""
-    values = torch.tensor(values, dtype=like.dtype)
-    return values.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else values.to(like.device)

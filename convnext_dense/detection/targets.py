@@ -187,7 +187,8 @@ def sample_proposals(boxes: Tensor, valid: Tensor, truth: GroundTruth, assigner:
         assigned = torch.cat([torch.where(truth.valid, number, -1), assigned], 1)
         boxes = torch.cat([truth.boxes, boxes], 1)
     samples = sample(assigned, boxes, sampler)
-    return samples, take(boxes, samples.index) * samples.valid[..., None]
+    # not a product: the boxes of a diverged model need not be finite
+    return samples, torch.where(samples.valid[..., None], take(boxes, samples.index), 0)
 
 
 def check_tasks(head: str, assigner: object, sampler: object) -> None:

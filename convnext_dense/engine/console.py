@@ -3,7 +3,6 @@ import logging
 import sys
 from contextlib import ExitStack
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
@@ -62,8 +61,8 @@ class ConsoleHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         if self.bar is None:
             return
-        loss = (outputs or {}).get('loss')
-        shown = '' if loss is None else f', loss {torch.as_tensor(loss).item():.3g}'
+        loss = runner.message_hub.log_scalars.get('train/loss')  # the latest that has come from the GPU
+        shown = '' if loss is None else f', loss {loss.current():.3g}'
         self.bar.set_description(f'training{shown}{self.metric}', refresh=False)
         self.bar.update()
 

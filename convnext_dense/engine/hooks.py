@@ -1,18 +1,20 @@
 """Training options that a config switches on by one entry of ``custom_hooks``, and checkpoints that resume exactly."""
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, Hook, LoggerHook, RuntimeInfoHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..errors import UserError
 from ..mm.fallbacks import unwrap_model
+from ..mm.transfer import HostCopy
 from ..models.compiling import DENSE_PARTS, compile_parts, graphs_made
 from ..utils.files import atomic_write
 from .checkpoint_writer import CheckpointWriter
@@ -64,6 +66,33 @@ class ChannelsLastHook(Hook):
     def before_train(self, runner) -> None:
         if not is_model_wrapper(runner.model):
             runner.model.to(memory_format=torch.channels_last)
+
+
+@HOOKS.register_module()
+class LateRuntimeInfoHook(RuntimeInfoHook):
+    """mmengine's RuntimeInfoHook, which does not wait for the losses of each step.
+
+    They go to the host in one transfer a step and are recorded when they have come, at the latest when the logger
+    prints, an epoch ends, or a checkpoint is written. Our Runner uses it wherever a config says ``RuntimeInfoHook``.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pending: deque[HostCopy] = deque()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if outputs is not None:
+            self.pending.append(HostCopy(outputs))
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx) or self.is_last_train_iter(runner)
+        prints = any(isinstance(hook, LoggerHook) and self.every_n_inner_iters(batch_idx, hook.interval)
+                     for hook in runner.hooks)
+        self.record(runner, wait=last or prints)
+
+    def record(self, runner, wait: bool = True) -> None:
+        """Give the message hub what has come, or everything."""
+        while self.pending and (wait or self.pending[0].is_ready()):
+            for key, value in self.pending.popleft().numbers().items():
+                runner.message_hub.update_scalar(f'train/{key}', value)
 
 
 @HOOKS.register_module()

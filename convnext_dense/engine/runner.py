@@ -29,6 +29,7 @@ from ..errors import UserError
 from ..optim.amp import for_this_machine
 from .checkpoint_writer import CheckpointWriter, run_checkpoint
 from .console import ConsoleHook, keep_dumps_off_screen
+from .hooks import LateRuntimeInfoHook
 from .interrupt import InterruptHook
 from .loops import resumable, resumed_meta
 from .samples import BatchPlan, SeededItems, StepBatchSampler
@@ -109,6 +110,9 @@ class DenseRunner(Runner):
         checkpoint = (hooks or {}).get('checkpoint')
         if checkpoint and checkpoint.get('type') == 'CheckpointHook':  # a stock config's
             hooks = {**hooks, 'checkpoint': {**checkpoint, 'type': 'SafeCheckpointHook'}}
+        info = (hooks or {}).get('runtime_info', dict(type='RuntimeInfoHook'))
+        if info and info.get('type') == 'RuntimeInfoHook':
+            hooks = {**(hooks or {}), 'runtime_info': {**info, 'type': 'LateRuntimeInfoHook'}}
         super().register_default_hooks(hooks)
 
     @staticmethod
@@ -161,6 +165,9 @@ class DenseRunner(Runner):
                         meta=None, by_epoch=True, backend_args=None) -> None:
         """As mmengine's, while training goes on; ``checkpoints`` knows when the file is complete."""
         meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
+        for hook in self.hooks:
+            if isinstance(hook, LateRuntimeInfoHook):
+                hook.record(self)  # the checkpoint has what was logged
         self.checkpoints.write(run_checkpoint(self, meta, save_optimizer, save_param_scheduler),
                                Path(out_dir) / filename)
 

@@ -15,6 +15,7 @@ from mmengine.registry import HOOKS
 from ..config.data_files import leaves
 from ..errors import UserError
 from ..mm.fallbacks import unwrap_model
+from ..mm.transfer import HostCopy
 from ..utils.anchors import best_ious
 
 ANCHORS_LOOKED_AT = 200  # objects
@@ -27,7 +28,7 @@ class WatchTrainingHook(Hook):
     Stopping saves the batch as ``bad_batch_iter_N.pth`` (``bad_batch_iter_N_rankR.pth`` with several ranks) in the work
     dir, a dict with ``inputs`` and ``data_samples`` as the data loader returned them, and names its image files. With a
     loss scaler (fp16), whose first scales overflow by design, the loss must be bad for ``patience`` consecutive
-    iterations.
+    iterations. On a GPU the loss of the iteration before is looked at, so that the host need not wait for the latest.
 
     Warnings: no annotated object (or no labelled pixel) reaches the model, no anchor or proposal matches an object,
     fewer than half of the first objects have an anchor with an IoU of 0.5, the learning rate is zero, a part is frozen,
@@ -49,6 +50,7 @@ class WatchTrainingHook(Hook):
         self.streaks: dict[str, int] = {}
         self.overlaps: list[float] | None = []  # IoU of objects with their best anchor, until there are enough
         self.said: set[str] = set()
+        self.pending: deque[tuple[HostCopy, object, int]] = deque()  # losses, batch and number of steps to look at
 
     def before_train(self, runner) -> None:
         model = unwrap_model(runner.model)
@@ -75,14 +77,12 @@ class WatchTrainingHook(Hook):
                                          f'): set num_classes={len(classes)} in every head')
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        losses = {key: torch.as_tensor(value).item() for key, value in (outputs or {}).items() if 'loss' in key}
+        losses = {key: value for key, value in (outputs or {}).items() if 'loss' in key}
         if losses:
-            self._check_loss(runner, losses, data_batch)
-            boxes = [value for key, value in losses.items() if 'bbox' in key]
-            self.suspect('matched', bool(boxes) and not any(boxes) and not _is_unlabelled(data_batch),
-                         'no anchor or proposal matches an annotated object (every box loss is exactly 0) in the last '
-                         '{} batches: compare the anchor sizes with the objects after resizing')
-            self._check_anchors(runner, data_batch)
+            self.pending.append((HostCopy(losses), data_batch, runner.iter + 1))
+            # a GPU is at the latest step still: the host looks at the one before
+            while self.pending and (len(self.pending) > 1 or self.pending[0][0].is_ready()):
+                self._check_step(runner, *self.pending.popleft())
         self.suspect('labels', _is_unlabelled(data_batch),
                      'the last {} batches had no annotation: inspect them with tools/browse_dataset.py, and check '
                      'filter_cfg, crops, classes and the ignore label')
@@ -90,6 +90,19 @@ class WatchTrainingHook(Hook):
         self.suspect('rate', not any(rates) and runner.iter + 1 < runner.max_iters,
                      'the learning rate has been 0 for {} iterations, so nothing is learnt: check optimizer.lr and '
                      'param_scheduler')
+
+    def after_train_epoch(self, runner) -> None:
+        while self.pending:
+            self._check_step(runner, *self.pending.popleft())
+
+    def _check_step(self, runner, losses: HostCopy, data_batch, iteration: int) -> None:
+        losses = losses.numbers()
+        self._check_loss(runner, losses, data_batch, iteration)
+        boxes = [value for key, value in losses.items() if 'bbox' in key]
+        self.suspect('matched', bool(boxes) and not any(boxes) and not _is_unlabelled(data_batch),
+                     'no anchor or proposal matches an annotated object (every box loss is exactly 0) in the last '
+                     '{} batches: compare the anchor sizes with the objects after resizing')
+        self._check_anchors(runner, data_batch)
 
     def _check_anchors(self, runner, data_batch) -> None:
         """Compare the first `ANCHORS_LOOKED_AT` objects with the anchors, in pixels of the network's input."""
@@ -118,7 +131,7 @@ class WatchTrainingHook(Hook):
                                          'anchor_generator.scales and ratios) or the image size to the objects, as '
                                          'tools/new_project.py does')
 
-    def _check_loss(self, runner, losses: dict[str, float], data_batch) -> None:
+    def _check_loss(self, runner, losses: dict[str, float], data_batch, iteration: int) -> None:
         total = losses.get('loss', sum(losses.values()))
         finite = math.isfinite(total)
         usual = median(self.losses) if len(self.losses) >= 50 else math.inf
@@ -131,18 +144,18 @@ class WatchTrainingHook(Hook):
                                     ('exploding', exploding, self.patience)):
             self.streaks[name] = self.streaks.get(name, 0) + 1 if bad else 0
             if self.streaks[name] >= patience:
-                raise self._broken(runner, losses, total, usual, data_batch)
+                raise self._broken(runner, losses, total, usual, data_batch, iteration)
 
-    def _broken(self, runner, losses, total: float, usual: float, data_batch) -> UserError:
+    def _broken(self, runner, losses, total: float, usual: float, data_batch, iteration: int) -> UserError:
         """Save the batch; returns the sentence to stop with."""
         rank = f'_rank{get_rank()}' if get_world_size() > 1 else ''  # several ranks may have a bad batch at once
-        file = Path(runner.work_dir) / f'bad_batch_iter_{runner.iter + 1}{rank}.pth'
+        file = Path(runner.work_dir) / f'bad_batch_iter_{iteration}{rank}.pth'
         torch.save(data_batch, file)
         images = [str(getattr(sample, 'img_path', '?')) for sample in _samples(data_batch)]
         parts = ', '.join(f'{key} {value:.4g}' for key, value in losses.items() if key != 'loss')
         what = f'over {self.explosion:g} times the usual {usual:.4g}' if math.isfinite(total) else 'not finite'
         return UserError(
-            f'iteration {runner.iter + 1}: the loss is {total:.4g}, which is {what} ({parts}); the batch is saved as '
+            f'iteration {iteration}: the loss is {total:.4g}, which is {what} ({parts}); the batch is saved as '
             f'{file} (images {", ".join(images)}): inspect these images and their annotations, then resume from the '
             'last checkpoint (--resume) with a lower learning rate, clip_grad, or --amp bf16 instead of fp16')
 

@@ -20,6 +20,7 @@ SUBCLASSES = {
         ('DATASETS', 'convnext_dense.datasets.coco'),
         ('DATASETS', 'convnext_dense.datasets.shapes_det'),
         ('METRICS', 'convnext_dense.evaluation.coco_metric'),
+        ('MODELS', 'convnext_dense.detection.data_preprocessor'),
         ('MODELS', 'convnext_dense.detection.float32_heads'),
         ('MODELS', 'convnext_dense.detection.roi_extractor'),
         ('MODELS', 'convnext_dense.detection.static_roi'),
@@ -32,6 +33,7 @@ SUBCLASSES = {
     'mmseg': [
         ('DATASETS', 'convnext_dense.datasets.shapes_seg'),
         ('METRICS', 'convnext_dense.evaluation.iou_metric'),
+        ('MODELS', 'convnext_dense.segmentation.data_preprocessor'),
         ('MODELS', 'convnext_dense.segmentation.encoder_decoder'),
         ('MODELS', 'convnext_dense.segmentation.float32_loss'),
         ('MODELS', 'convnext_dense.segmentation.linear_head'),

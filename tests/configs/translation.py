@@ -204,7 +204,7 @@ BOTH_ONLY = [
 OURS_ONLY = {
     'det': [
         *BOTH_ONLY,
-        ('model.data_preprocessor.type', 'DetDataPreprocessor', 'Normalize and Pad of the pipeline'),
+        ('model.data_preprocessor.type', 'FastDetDataPreprocessor', 'Normalize and Pad of the pipeline'),
         ('model.data_preprocessor.pad_mask', True, "mmdet 2's Pad padded masks too"),
         ('train_dataloader.sampler.type', 'DefaultSampler', "with the batch sampler mmdet 2's GroupSampler"),
         ('train_dataloader.batch_sampler.type', 'AspectRatioBatchSampler',
@@ -229,7 +229,7 @@ OURS_ONLY = {
     ],
     'seg': [
         *BOTH_ONLY,
-        ('model.data_preprocessor.type', 'SegDataPreProcessor', 'Normalize and Pad of the pipeline'),
+        ('model.data_preprocessor.type', 'FastSegDataPreProcessor', 'Normalize and Pad of the pipeline'),
         ('param_scheduler.1.end', 160001, 'runner.max_iters, which mmengine counts in'),
         ('train_dataloader.sampler.type', 'InfiniteSampler', 'IterBasedRunner starts anew when the data end'),
         ('train_dataloader.dataset.pipeline.2.keep_ratio', True, "default of mmseg 0's Resize"),

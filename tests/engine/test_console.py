@@ -4,12 +4,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 pytest.importorskip('mmengine')
 
 from mmengine.hooks import CheckpointHook  # noqa: E402
-from mmengine.logging import MMLogger  # noqa: E402
+from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 
 from convnext_dense.engine.console import ConsoleHook, keep_dumps_off_screen  # noqa: E402
 
@@ -27,7 +26,7 @@ def make_runner(tmp_path, monkeypatch):
     logger = MMLogger.get_instance(f'console {tmp_path}', log_file=str(tmp_path / 'log'))
     checkpoints = CheckpointHook(save_best='coco/segm_mAP')
     return SimpleNamespace(logger=logger, hooks=[checkpoints], iter=4, max_iters=10, screen=screen, bar=bar,
-                           log=tmp_path / 'log')
+                           log=tmp_path / 'log', message_hub=MessageHub(str(tmp_path)))
 
 
 def test_dumps_go_to_the_log_file_until_training_begins(tmp_path, monkeypatch):
@@ -54,10 +53,12 @@ def test_the_bar_has_time_left_loss_and_the_best_metric(tmp_path, monkeypatch):
     hook = ConsoleHook()
     hook.before_train(runner)
     for value in (0.31, 0.25):
-        hook.after_train_iter(runner, 0, None, {'loss': torch.tensor(1.2345)})
+        runner.message_hub.update_scalar('train/loss', 1.2345)
+        hook.after_train_iter(runner, 0)
         hook.after_val_epoch(runner, {'coco/bbox_mAP': 0.9, 'coco/segm_mAP': value})
     runner.logger.info('a log line')
-    hook.after_train_iter(runner, 0, None, {'loss': torch.tensor(0.5)})
+    runner.message_hub.update_scalar('train/loss', 0.5)
+    hook.after_train_iter(runner, 0)
     hook.bar.refresh()
     hook.close()
     shown = runner.bar.getvalue().replace('\r', '\n')
@@ -71,6 +72,6 @@ def test_no_bar_into_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'stderr', io.StringIO())
     hook = ConsoleHook()
     hook.before_train(runner)
-    hook.after_train_iter(runner, 0, None, {'loss': torch.tensor(1.0)})
+    hook.after_train_iter(runner, 0)
     hook.close()
     assert sys.stderr.getvalue() == ''

@@ -17,6 +17,7 @@ from mmseg.structures import SegDataSample  # noqa: E402
 from convnext_dense.engine import training_watch  # noqa: E402
 from convnext_dense.engine.training_watch import WatchTrainingHook  # noqa: E402
 from convnext_dense.errors import UserError  # noqa: E402
+from convnext_dense.mm.transfer import HostCopy  # noqa: E402
 
 
 @pytest.fixture
@@ -70,6 +71,22 @@ def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(bad, tmp_path, said
     saved = torch.load(tmp_path / 'bad_batch_iter_4.pth', weights_only=False)  # written by this test
     assert torch.equal(saved['inputs'][0], batch['inputs'][0])
     assert torch.equal(saved['data_samples'][0].gt_instances.bboxes, batch['data_samples'][0].gt_instances.bboxes)
+
+
+def test_on_a_gpu_the_loss_of_the_step_before_is_looked_at(tmp_path, said, monkeypatch):
+    """Where the latest has not come yet: an iteration later, with the batch that it belongs to; the last at the end."""
+    monkeypatch.setattr(HostCopy, 'is_ready', lambda self: False)
+    hook, runner, bad = WatchTrainingHook(), runner_of(tmp_path), det_batch()
+    run(hook, runner, dict(loss=1.0), det_batch(), 3)
+    run(hook, runner, dict(loss=float('nan')), bad, 1)
+    with pytest.raises(UserError, match='iteration 4: the loss is nan'):
+        run(hook, runner, dict(loss=1.0), det_batch(), 1)
+    saved = torch.load(tmp_path / 'bad_batch_iter_4.pth', weights_only=False)  # written by this test
+    assert torch.equal(saved['data_samples'][0].gt_instances.bboxes, bad['data_samples'][0].gt_instances.bboxes)
+    hook = WatchTrainingHook()
+    run(hook, runner, dict(loss=float('nan')), bad, 1)
+    with pytest.raises(UserError, match='iteration 5: the loss is nan'):
+        hook.after_train_epoch(runner)
 
 
 def test_a_loss_scaler_may_overflow_for_a_while(tmp_path, said):

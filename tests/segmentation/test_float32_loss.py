@@ -8,7 +8,8 @@ from mmseg.models.decode_heads import FCNHead, UPerHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from convnext_dense.segmentation.float32_loss import Float32FCNHead, Float32Loss
+from convnext_dense.segmentation.float32_loss import Float32FCNHead, Float32Loss, cross_entropy_at_once
+from convnext_dense.segmentation.upsampled_loss import upsampled_cross_entropy
 
 FCN = dict(in_channels=8, channels=16, num_convs=1, concat_input=False, in_index=0)
 UPER = dict(in_channels=[8, 16], in_index=[0, 1], pool_scales=(1, 2), channels=16)
@@ -85,3 +86,18 @@ def test_float32_results_and_state_dict_are_the_heads_own(stock, ours, kwargs):
 def test_a_stock_config_gets_it_by_the_type_name():
     head = MODELS.build(dict(type='Float32FCNHead', **FCN, **COMMON))
     assert isinstance(head, Float32FCNHead)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_both_sums_of_cross_entropies_agree(align_corners):
+    """By rows, as on a CPU, and of upsampled logits in memory, as on a GPU; values, counts and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 6, 7, generator=generator).requires_grad_()
+    labels = torch.randint(0, 5, (2, 24, 31), generator=generator)
+    labels[:, 3:9] = 255
+    found = []
+    for sums in (upsampled_cross_entropy, cross_entropy_at_once):
+        total, right = sums(logits, labels, 255, align_corners)
+        found.append((total.detach(), torch.autograd.grad(total, logits)[0], right))
+    assert found[0][2] == found[1][2] > 0
+    torch.testing.assert_close(*(values[:2] for values in found), rtol=1e-5, atol=1e-5)

@@ -183,6 +183,8 @@ def without_autocast(operator: Callable) -> Callable:
     @wraps(operator)
     def call(*args, **kwargs):
         given = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        if not torch.amp.is_autocast_available(given.device.type):  # as of meta tensors
+            return operator(*args, **kwargs)
         with torch.autocast(given.device.type, enabled=False):
             return operator(*args, **kwargs)
 

@@ -1,0 +1,67 @@
+"""Data to and from a GPU without the host waiting for it."""
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+
+def to_device(data, device: torch.device):
+    """Tensors in nested data of a data loader, moved; those for a GPU through pinned memory, without waiting.
+
+    Data elements are moved in place of being copied whole: what is not a tensor stays the same object.
+    """
+    if isinstance(data, Tensor):
+        if device.type != 'cuda' or data.is_cuda:
+            return data.to(device)
+        return data.pin_memory().to(device, non_blocking=True)
+    if isinstance(data, BaseDataElement):
+        moved = data.new()
+        for name, value in data.items():
+            moved.set_data({name: to_device(value, device)})
+        return moved
+    if hasattr(data, 'tensor') and isinstance(data.tensor, Tensor):  # mmdet's boxes
+        return type(data)(to_device(data.tensor, device), clone=False)
+    if isinstance(data, Mapping):
+        return {key: to_device(value, device) for key, value in data.items()}
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes) and not hasattr(data, '_fields'):
+        return type(data)(to_device(value, device) for value in data)
+    return data
+
+
+def host_values(values: Sequence, like: Tensor) -> Tensor:
+    """Numbers of the host as a tensor of the type and device of ``like``, without waiting for the device."""
+    return to_device(torch.tensor(values, dtype=like.dtype), like.device)
+
+
+class HostCopy:
+    """Scalars on their way from a device to the host, all in one transfer.
+
+    Args:
+        values: name -> number, or tensor of one element.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor | float]):
+        self.names = list(values)
+        tensors = {name: value.detach().reshape(()) for name, value in values.items() if isinstance(value, Tensor)}
+        self.given = {name: value for name, value in values.items() if name not in tensors}
+        self.copied, self.event, self.tensors = list(tensors), None, None
+        if tensors:
+            self.tensors = torch.stack(list(tensors.values())).double()
+            if self.tensors.is_cuda:
+                on_host = torch.empty(len(tensors), dtype=self.tensors.dtype, pin_memory=True)
+                self.tensors = on_host.copy_(self.tensors, non_blocking=True)
+                self.event = torch.cuda.Event()
+                self.event.record()
+
+    def is_ready(self) -> bool:
+        """Whether `numbers` would not wait."""
+        return self.event is None or self.event.query()
+
+    def numbers(self) -> dict[str, float]:
+        """The values; waits until they have come."""
+        if self.event is not None:
+            self.event.synchronize()
+        found = dict(self.given) if self.tensors is None else {
+            **self.given, **dict(zip(self.copied, self.tensors.tolist(), strict=True))}
+        return {name: found[name] for name in self.names}
