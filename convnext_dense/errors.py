@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGUSR1 was received, by which a scheduler ends a job."""
+
+
 def few(values, shown: int = 5) -> str:
     """The first values, for a sentence: ``1, 2, 3, ... (10 in all)``."""
     values = sorted(values) if isinstance(values, (set, frozenset)) else list(values)

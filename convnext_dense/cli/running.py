@@ -12,7 +12,7 @@ from pathlib import Path
 
 import convnext_dense
 
-from ..errors import UserError, find_cause
+from ..errors import Terminated, UserError, find_cause
 from ..mm.environment import launched_rank
 
 COMMAND = 'CONVNEXT_DENSE_COMMAND'  # in it, tools/dist_train.sh and slurm_train.sh tell how they were called
@@ -22,9 +22,10 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
     """Run a tool's ``main`` and exit: 0 when it worked, 2 after an error the user can fix, 130 or 143 when stopped.
 
     A `UserError`, a file that cannot be read or written, a full disk and a killed worker of a data loader are one line
-    on stderr. So are Ctrl-C (130) and, for a resumable tool, SIGTERM (143, what Slurm and `kill` send); of several
-    ranks, the first one says it. A reader of the output that goes away (``| head``) ends the tool without a word (141).
-    Any other exception keeps its traceback, because it is a defect that somebody has to find.
+    on stderr. So are Ctrl-C (130) and, for a resumable tool, SIGTERM and SIGUSR1 (143, what Slurm and `kill` send); of
+    several ranks, the first one says it. A rank that lost another one names it, and exits with status 1. A reader of
+    the output that goes away (``| head``) ends the tool without a word (141). Any other exception keeps its traceback,
+    because it is a defect that somebody has to find.
 
     Args:
         main: the tool.
@@ -34,14 +35,17 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if resumable:
         signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGUSR1, _terminate)
     try:
         _run(main)
     except UserError as error:
+        tell_other_ranks(error)
         # raised in a data loader's worker, the sentence arrives at the end of that process's traceback
         fail(str(error).rpartition('UserError: ')[2].strip())
     except (KeyboardInterrupt, Exception) as error:
         go_on = f'; {how_to_continue(sys.argv)}' if resumable else ''
         stopped = find_cause(error, is_interrupt)
+        tell_other_ranks(error)
         if stopped is not None:
             stop(stopped, go_on)
         if isinstance(error, BrokenPipeError):
@@ -73,13 +77,36 @@ def _run(main: Callable[[], None]) -> None:
         return
     convnext_dense.prepare()
     main()
+    if rank_watch() is not None:
+        rank_watch().close()
     if in_process_group():
         sys.modules['torch'].distributed.destroy_process_group()  # else a process that ends may abort in gloo's threads
     sys.stdout.flush()
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM was received."""
+def rank_watch():
+    """What watches the other ranks of this run (`engine.ranks`), or None."""
+    ranks = sys.modules.get('convnext_dense.engine.ranks')
+    return ranks and ranks.current_watch()
+
+
+def tell_other_ranks(error: BaseException) -> None:
+    """Before this rank ends with an error, say so to the others; where another one died first, name it and exit."""
+    watch = rank_watch()
+    if watch is None or watch.closed:
+        return
+    if watch.ending:  # all have stopped together, with a checkpoint; perhaps because a launcher died
+        if watch.wait_for_sentence(2) is not None:
+            watch.end()
+        watch.closed = True
+        return
+    stopped = find_cause(error, is_interrupt)
+    lost = find_cause(error, sys.modules['convnext_dense.engine.ranks'].is_lost_connection)
+    if lost is not None or isinstance(stopped, Terminated):  # a launcher terminates the ranks beside one that died
+        if watch.wait_for_sentence(20 if lost is not None else 10) is not None:
+            watch.end()
+    elif stopped is None:  # Ctrl-C reaches all
+        watch.failed(error)
 
 
 def _terminate(signum, frame) -> None:

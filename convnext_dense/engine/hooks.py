@@ -186,7 +186,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.out_dir, self.filename_tmpl.format(step), save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler, meta={**meta, **position(runner), 'run': self.run},
             by_epoch=self.by_epoch)
-        self._note_saved(runner.iter if self.by_epoch else runner.iter + 1)
+        self._note_saved(meta['iter'])
         if is_main_process():
             runner.checkpoints.after(partial(_point_to, self.last_ckpt, runner.work_dir))
             self._remove_outdated(runner)

@@ -32,6 +32,7 @@ from .console import ConsoleHook, keep_dumps_off_screen
 from .hooks import LateRuntimeInfoHook
 from .interrupt import InterruptHook
 from .loops import resumable, resumed_meta
+from .ranks import watch_ranks
 from .samples import BatchPlan, SeededItems, StepBatchSampler
 from .shared_memory import check_shared_memory
 from .work_dir import latest_good_checkpoint, make_work_dir
@@ -90,6 +91,7 @@ class DenseRunner(Runner):
         super().setup_env(env_cfg)
         if get_device() == 'cuda' and env_cfg.get('tf32') is not None:
             allow_tf32(env_cfg['tf32'])
+        watch_ranks('; continue with the same command and --resume' if self._train_dataloader is not None else '')
 
     def wrap_model(self, model_wrapper_cfg, model):
         if any(hook.get('type') == 'ChannelsLastHook' for hook in self.cfg.get('custom_hooks') or ()):

@@ -4,6 +4,7 @@
 """
 import argparse
 import hashlib
+import importlib
 import os
 import random
 import signal
@@ -154,6 +155,9 @@ def main() -> None:
     import convnext_dense
     torch.set_num_threads(1)
     convnext_dense.prepare()
+    importlib.import_module('convnext_dense.engine.runner')  # once, not in every run
+    importlib.import_module('mmdet.apis')
+    importlib.import_module('mmseg.apis')
     from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
