@@ -19,7 +19,7 @@ def measure_exported(predictor: Predictor, files: list[str], batch: list[Path], 
         return runner.predict([runner.load(file) for file in batch])
 
     seconds = interleaved_medians({name: partial(whole, runner) for name, runner in
-                                   {EAGER: predictor, **exported}.items()}, args.rounds)
+                                   {EAGER: predictor, **exported}.items()}, args.rounds, clock=args.clock)
     expected = whole(predictor)
     return dict(latency_ms={name: 1e3 * value for name, value in seconds.items()},
                 differences={file: str(compare(expected, whole(runner))) for file, runner in exported.items()},
@@ -29,9 +29,10 @@ def measure_exported(predictor: Predictor, files: list[str], batch: list[Path], 
 def format_exported(result: dict) -> str:
     """The measurements as text with one Markdown table."""
     eager = result['latency_ms'][EAGER]
+    clock = ' of processor time' if result['clock'] == 'cpu' else ''
     lines = [f"{Path(result['config']).stem}, {result['weights']}, {result['machine']}",
              f"network input {result['batch']}x{'x'.join(map(str, result['network_input']))}, medians of "
-             f"{result['rounds']} interleaved rounds", '', '| | precision | ms per batch | times as fast |',
+             f"{result['rounds']} interleaved rounds", '', f'| | precision | ms per batch{clock} | times as fast |',
              '| --- | --- | ---: | ---: |']
     lines += [f"| {Path(name).name} | {result['precision'].get(name, 'float32')} | {value:.1f} | {eager / value:.2f} |"
               for name, value in result['latency_ms'].items()]

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="against the stock stack (mmdet's and mmseg's own classes, the official backbone code) "
                              'with the same weights, interleaved; results are checked to agree')
     parser.add_argument('--clock', choices=tuple(CLOCKS), default='wall',
-                        help='with --compare: cpu counts the processor time of this process alone, for a busy machine '
-                             '(with --threads 1)')
+                        help='with --compare and --exported: cpu counts the processor time of this process alone, for '
+                             'a busy machine (with --threads 1)')
     parser.add_argument('--exported', nargs='+', default=[], metavar='FILE', help='exported models (docs/deploy.md) of '
                         'the same weights, interleaved with PyTorch eager; results are compared')
     parser.add_argument('--autocast', choices=('bfloat16', 'float16'), help='with --compare: mixed precision on both')
@@ -54,8 +54,10 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     """
     if min(args.batch, args.rounds, *(args.size or (1,))) < 1:
         raise UserError('benchmark model: --batch, --rounds and --size must be at least 1')
-    if (args.autocast or args.clock != 'wall') and not args.compare:
-        raise UserError('benchmark model: --autocast and --clock go with --compare')
+    if args.autocast and not args.compare:
+        raise UserError('benchmark model: --autocast goes with --compare')
+    if args.clock != 'wall' and not (args.compare or args.exported):
+        raise UserError('benchmark model: --clock goes with --compare or --exported')
     if args.exported and (args.compare or not args.checkpoint):
         raise UserError('benchmark model: --exported goes with --checkpoint, the weights that were exported, and '
                         'without --compare')
@@ -84,8 +86,9 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
             result = compare(predictors, batch, args) if args.compare else measure(predictor, batch, args)
     result |= dict(config=args.config, weights=args.checkpoint or 'random', machine=describe_machine(args.device),
                    batch=args.batch, network_input=shapes.pop(), rounds=args.rounds)
-    if args.compare:
+    if args.compare or args.exported:
         result |= dict(autocast=args.autocast, clock=args.clock)
+    if args.compare:
         return result, format_comparison(result)
     if args.exported:
         from .exported import format_exported

@@ -86,11 +86,11 @@ def load_predictor(args: argparse.Namespace):
     """The trained model, or the exported one, which needs no torch."""
     from ..runtime.backends import is_exported
     if is_exported(args.model[0]):
-        if args.cfg_options or args.compile or args.precision != 'fp32' or args.tile is not None:
+        if args.cfg_options or args.compile or args.precision != 'fp32':
             raise UserError(f'{args.model[0]} is an exported model and runs as it was exported: leave out '
-                            '--cfg-options, --compile, --precision and --tile')
+                            '--cfg-options, --compile and --precision')
         from ..runtime import Predictor
-        return Predictor(args.model[0], args.device, score_thr=args.score_thr)
+        return Predictor(args.model[0], args.device, score_thr=args.score_thr, tile=args.tile, overlap=args.overlap)
     environment.require('torch', 'mmengine')
     from ..inference.predictor import Predictor
     from ..mm.device import use_device

@@ -91,11 +91,10 @@ def test(args: argparse.Namespace) -> None:
     apply_protocols(cfg, args)
     exported = None
     if is_exported(args.checkpoint):
-        if args.slide is not None or args.whole or args.ms_flip or args.tta is not None or args.soft_nms \
-                or args.tile is not None:
-            raise UserError(f'{args.checkpoint} is tested as it was exported: leave out the flags of test protocols, '
-                            'or export the model with another test_cfg (--cfg-options)')
-        exported = open_exported(cfg, args.checkpoint, args.device)
+        if args.slide is not None or args.whole or args.ms_flip or args.tta is not None or args.soft_nms:
+            raise UserError(f'{args.checkpoint} is tested as it was exported: leave out the flags of test protocols '
+                            'except --tile, or export the model with another test_cfg (--cfg-options)')
+        exported = open_exported(cfg, args.checkpoint, args.device, args.tile, args.overlap)
     predictions = Path(cfg.work_dir, PREDICTIONS)
     for file in dict.fromkeys([args.out] * bool(args.out) + [str(predictions)] * args.report):
         dump_predictions(cfg, file)

@@ -99,7 +99,13 @@ class TorchBackend:
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Outputs of the graph for uint8 images (N, 3, H, W)."""
         with self.torch.no_grad():
-            return [found.cpu().numpy() for found in self.module(self.torch.from_numpy(images).to(self.device))]
+            try:
+                outputs = self.module(self.torch.from_numpy(images).to(self.device))
+            except AssertionError as error:  # a guard of the program
+                raise UserError(f'the exported program does not take {len(images)} images of {images.shape[3]}x'
+                                f'{images.shape[2]} pixels ({first_line(error)}): programs of any size take 65 pixels '
+                                'or more a side') from error
+            return [found.cpu().numpy() for found in outputs]
 
 
 BACKENDS = {'onnx': OnnxBackend, 'openvino': OpenVinoBackend, 'torch': TorchBackend}

@@ -2,7 +2,8 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import cv2
@@ -12,6 +13,9 @@ from PIL import Image
 from ..errors import UserError
 from ..inference.arrays import to_rgb
 from ..inference.results import Detections, Segmentation
+from ..inference.tiled_labels import Scores, segment_tiled, upsampling
+from ..inference.tiling import Tiling, detect_tiled
+from ..utils.images import TILED_MAX_PIXELS, OversizedImageError, allow_pixels
 from ..utils.windows import window_starts
 from ..visualization.draw import UNREADABLE, Colour, check_readable, read_image
 from .backends import open_model
@@ -35,6 +39,16 @@ class Sample:
     resized: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class LargeImage:
+    """An image that is cut into tiles.
+
+    Args:
+        image: RGB, uint8 (H, W, 3).
+    """
+    image: np.ndarray
+
+
 class Predictor:
     """An exported model, ready for images.
 
@@ -43,6 +57,8 @@ class Predictor:
         device: 'auto', 'cpu' or 'cuda'; for ONNX also an execution provider, for OpenVINO one of its devices.
         threads: of the CPU; None leaves it to the runtime.
         score_thr: detections below this score are left out, 0 to 1; the graph leaves out those below the config's.
+        tile: side in pixels of the tiles into which larger images are cut (docs/large_images.md); default: never.
+        overlap: of neighbouring tiles, as a part of their side, 0 to 0.9.
 
     Attributes:
         task: 'det' or 'seg'.
@@ -51,11 +67,13 @@ class Predictor:
         metadata: all that the file says of itself (`runtime.metadata.Metadata`).
 
     Raises:
-        UserError: no such file, one that is damaged or of another origin, a runtime or device that is not there.
+        UserError: no such file, one that is damaged or of another origin, a runtime or device that is not there, or
+            tiles that cannot work.
     """
 
     def __init__(self, model: str | os.PathLike, device: str = 'auto', threads: int | None = None,
-                 score_thr: float = 0.3):
+                 score_thr: float = 0.3, *, tile: int | None = None, overlap: float = 0.2):
+        self.tiling = None if tile is None else Tiling(tile, overlap)
         if not 0 <= score_thr <= 1:
             raise UserError(f'score_thr={score_thr}: expected a score from 0 to 1')
         self.score_thr, self.backend = score_thr, open_model(model, device, threads)
@@ -84,27 +102,44 @@ class Predictor:
         results = []
         for start in range(0, len(images), batch_size):
             some = images[start:start + batch_size]
-            read = [_read(image, value_range) for image in some]
+            read = [self._read(image, value_range) for image in some]
             found = self.predict([self._prepare(image) for image in read])
             for result, source, array in zip(found, some, read, strict=True):
                 result.image = source if isinstance(source, str | os.PathLike) else array
             results += found
         return results[0] if single else results
 
-    def load(self, image: Picture, value_range: tuple[float, float] | None = None) -> Sample:
+    def load(self, image: Picture, value_range: tuple[float, float] | None = None) -> Sample | LargeImage:
         """One image, read and resized, for `predict`; arguments and errors as of a call."""
-        return self._prepare(_read(image, value_range))
+        return self._prepare(self._read(image, value_range))
 
-    def _prepare(self, image: np.ndarray) -> Sample:
+    def _read(self, image: Picture, value_range: tuple[float, float] | None) -> np.ndarray:
+        with nullcontext() if self.tiling is None else allow_pixels(TILED_MAX_PIXELS):
+            try:
+                return _read(image, value_range)
+            except OversizedImageError as error:
+                if self.tiling is None:
+                    raise UserError(f'{error}, or predict it in tiles (--tile 1024)') from error
+                raise
+
+    def _prepare(self, image: np.ndarray) -> Sample | LargeImage:
+        if self.tiling is not None and self.tiling.cuts(*image.shape[:2]):
+            return LargeImage(image)
+        return self._sample(image)
+
+    def _sample(self, image: np.ndarray) -> Sample:
         inputs, resized = prepare(image, self.metadata)
         return Sample(inputs, image.shape[:2], resized)
 
-    def predict(self, samples: Sequence[Sample]) -> list[Detections | Segmentation]:
+    def predict(self, samples: Sequence[Sample | LargeImage]) -> list[Detections | Segmentation]:
         """Results of samples that `load` gave; those of one shape go through the network together."""
         by_shape = defaultdict(list)
-        for index, sample in enumerate(samples):
-            by_shape[sample.inputs.shape].append(index)
         results = [None] * len(samples)
+        for index, sample in enumerate(samples):
+            if isinstance(sample, LargeImage):
+                results[index] = self._predict_tiled(sample.image)
+            else:
+                by_shape[sample.inputs.shape].append(index)
         for indices in by_shape.values():
             together = self.metadata.batch or len(indices)
             for start in range(0, len(indices), together):
@@ -124,9 +159,34 @@ class Predictor:
         if self.task == 'seg':
             return [self._label_map(windows, sample)
                     for windows, sample in zip(self._windows(samples), samples, strict=True)]
+        # `above` has the best one last
+        return [found.above(self.score_thr)[::-1] for found in self._detect(samples)]
+
+    def _detect(self, samples: list[Sample]) -> list[Detections]:
+        """All that the graph gives for samples of one shape."""
         outputs = self._outputs(np.stack([sample.inputs for sample in samples]))
         return [self._detections([output[index] for output in outputs], sample)
                 for index, sample in enumerate(samples)]
+
+    def _predict_tiled(self, image: np.ndarray) -> Detections | Segmentation:
+        together = self.metadata.batch or 1
+        if self.task == 'seg':
+            return Segmentation(segment_tiled(image, self.tiling, self._tile_scores, together), self.classes,
+                                self.palette)
+        found = detect_tiled(image, self.tiling, lambda tiles: self._detect([self._sample(tile) for tile in tiles]),
+                             self.classes, together)
+        found = replace(found, palette=self.palette)
+        return found[(found.scores >= self.score_thr) & np.isfinite(found.boxes).all(axis=1)]
+
+    def _tile_scores(self, tiles: Sequence[np.ndarray]) -> list[list[Scores]]:
+        """Class scores of tiles of one size, as small as the graph gives them."""
+        samples, found = [self._sample(tile) for tile in tiles], []
+        for windows, sample in zip(self._windows(samples), samples, strict=True):
+            sides, places = sample.inputs.shape[1:], [place for place, _ in windows]
+            padding = [(0, side - inside) for side, inside in zip(sides, sample.resized, strict=True)]
+            found.append([upsampling(scores.transpose(1, 2, 0), place, places, sides, padding, sample.size)
+                          for place, scores in windows])
+        return found
 
     def _outputs(self, images: np.ndarray) -> list[np.ndarray]:
         """The graph's outputs for a batch, filled up where the graph is for a larger one."""
@@ -143,9 +203,8 @@ class Predictor:
         boxes = boxes[kept] / ratio
         if masks:
             masks = paste(masks[0][kept], boxes, sample.size, self.metadata.mask_threshold)
-        found = Detections(labels[kept].astype(np.int64), boxes, masks if len(outputs) > 3 else None, scores[kept],
-                           self.classes, tuple(sample.size), self.palette)
-        return found.above(self.score_thr)[::-1]  # `above` has the best one last
+        return Detections(labels[kept].astype(np.int64), boxes, masks if len(outputs) > 3 else None, scores[kept],
+                          self.classes, tuple(sample.size), self.palette)
 
     def _windows(self, samples: list[Sample]) -> list[list[tuple]]:
         """For every sample of one shape: (place, class scores) of each window, as the graph gives them."""

@@ -88,5 +88,7 @@ def test_results_that_differ_are_an_error():
 
 def test_options_of_a_comparison_need_one(tiny, monkeypatch):
     monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
-    finished = run_tool('benchmark', 'model', tiny['seg'], '--clock', 'cpu')
-    assert finished.code == 2 and '--autocast and --clock go with --compare' in finished.err.splitlines()[-1]
+    for flags, message in ((['--autocast', 'bfloat16'], '--autocast goes with --compare'),
+                           (['--clock', 'cpu'], '--clock goes with --compare or --exported')):
+        finished = run_tool('benchmark', 'model', tiny['seg'], *flags)
+        assert finished.code == 2 and message in finished.err.splitlines()[-1]
