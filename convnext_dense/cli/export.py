@@ -8,7 +8,7 @@ The file is written only when it predicts what the trained model predicts on the
 import argparse
 
 FORMATS = ('onnx', 'torch', 'openvino')
-PRECISIONS = ('float32', 'float16')
+PRECISIONS = ('float32', 'float16', 'int8')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -25,6 +25,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         'test pipeline resizes)')
     parser.add_argument('--batch', type=int, help='batches of one size (default: any)')
     parser.add_argument('--precision', choices=PRECISIONS, default='float32', help='default: %(default)s')
+    parser.add_argument('--calibrate', nargs='+', default=[], metavar='IMAGE', help='with --precision int8: images, '
+                        'folders or globs by which the ranges of values are chosen')
+    parser.add_argument('--max-loss', type=float, default=1.0, metavar='POINTS', help="with --precision int8: AP or "
+                        "mIoU that may be lost on the config's test set (default: %(default)s)")
+    parser.add_argument('--data-root', help='folder of the test set')
     parser.add_argument('--opset', type=int, default=18, help='of ONNX (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     return parser.parse_args(argv)
@@ -38,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     use_device('cpu')
     from ..deploy import Options, export
     options = Options(args.to, args.images, tuple(args.size) if args.size else None, args.batch, args.precision,
-                      args.opset)
-    seen = export(args.config, args.checkpoint, args.out, options, args.cfg_options)
+                      args.opset, args.calibrate, args.max_loss)
+    seen = export(args.config, args.checkpoint, args.out, options, args.cfg_options, args.data_root)
     print(f'compared with the trained model on {seen}')
+    for loss in seen.losses:
+        print(f'int8 on the test set: {loss}')
     print(f'written: {args.out}')

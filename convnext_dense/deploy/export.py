@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,14 @@ from ..runtime import Predictor as RuntimePredictor
 from ..runtime.metadata import LAYOUT, Metadata
 from ..utils.files import atomic_write
 from ..version import __version__
-from .formats import OPSETS, check_name, write
+from .formats import OPSETS, check_name, convert_openvino, write
+from .losses import check_losses, evaluation_config, measure_losses
 from .proof import LIMITS, Differences, check, compare
+from .quantize import quantize
 
 SAMPLES = 4  # images that are compared where the user names none
 LOADING = ('LoadImageFromFile', 'Resize')  # what a test pipeline may do to an image
-PRECISIONS = ('float32', 'float16')
+PRECISIONS = ('float32', 'float16', 'int8')
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,11 @@ class Options:
         images: files, folders or globs to compare on; default: the first of the config's test set.
         size: (height, width) for a graph of one size; None: any.
         batch: images for a graph of one batch size; None: any.
-        precision: 'float32', or 'float16' (weights and most of the computation).
+        precision: 'float32', 'float16' (weights and most of the computation) or 'int8' (convolutions and matrix
+            products; ONNX and OpenVINO).
         opset: of ONNX.
+        calibrate: files, folders or globs of images by which the ranges of int8 are chosen.
+        max_loss: AP or mIoU, in points, that int8 may lose on the config's test set.
     """
     kind: str = 'onnx'
     images: Sequence[str] = ()
@@ -48,37 +53,58 @@ class Options:
     batch: int | None = None
     precision: str = 'float32'
     opset: int = 18
+    calibrate: Sequence[str] = ()
+    max_loss: float = 1.0
 
 
 def export(config: str | Config, checkpoint: str | None, out: str | os.PathLike, options: Options = Options(),
-           cfg_options: list[str] | None = None) -> Differences:
+           cfg_options: list[str] | None = None, data_root: str | None = None) -> Differences:
     """Export a detector or segmentor and compare the file with the trained model.
 
     Args:
         config: a config file, one of the package, or a loaded Config.
         checkpoint: trained weights: a file, a URL or a name of the zoo.
         out: file to write; its suffix is the format's.
+        options: how.
+        cfg_options: ``KEY=VALUE`` that override settings of the config.
+        data_root: folder of the config's test set.
 
     Returns:
-        The largest differences seen.
+        The largest differences seen, of int8 also AP or mIoU before and after.
 
     Raises:
-        UserError: a model, pipeline, format or option that cannot be exported, no images to compare on, or a file
-            that predicts otherwise than the model. Nothing is written then.
+        UserError: a model, pipeline, format or option that cannot be exported, no images to compare on, a file that
+            predicts otherwise than the model, or int8 that loses too much. Nothing is written then.
     """
     out = check_name(out, options.kind)
     check_options(options)
-    cfg = deepcopy(config) if isinstance(config, Config) else load_config(os.fspath(config), cfg_options)
+    cfg = deepcopy(config) if isinstance(config, Config) else load_config(os.fspath(config), cfg_options, data_root)
     resize = resize_of(cfg)
     images = sample_images(cfg, options.images)
+    calibration = [source.path for source in find_inputs(options.calibrate)] if options.calibrate else []
+    if options.precision == 'int8':
+        with tempfile.TemporaryDirectory() as folder:
+            evaluation_config(cfg, checkpoint, folder)  # what is missing is said before the work
     reference = Predictor(cfg, checkpoint, device='cpu', score_thr=0, optimize=False)
     graph = build_graph(reference, options.precision)
     metadata = describe(cfg, reference, resize, options)
     example = torch.zeros((options.batch or 2, 3, *(options.size or example_size(metadata))), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, out.name)
-        write(graph, example, metadata, part)
-        seen = prove(reference, part, images, metadata, out)
+        if options.precision == 'int8':
+            between = part.with_suffix('.onnx')
+            before = replace(metadata, precision='float32')
+            write(graph, example, before, between)
+            prove(reference, between, images, before, out)  # what is rounded is the trained model
+            quantize(between, calibration, metadata)
+            if part != between:
+                convert_openvino(between, metadata, part)
+            seen = prove(reference, part, images, metadata, out)
+            seen.losses = measure_losses(cfg, checkpoint, part)
+            check_losses(seen.losses, options.max_loss, str(out))
+        else:
+            write(graph, example, metadata, part)
+            seen = prove(reference, part, images, metadata, out)
         place(part, out)
     return seen
 
@@ -87,11 +113,19 @@ def check_options(options: Options) -> None:
     """Raises UserError for an opset, a size or a precision that there is not."""
     if options.opset not in OPSETS:
         raise UserError(f'--opset {options.opset}: expected {OPSETS.start} to {OPSETS.stop - 1}')
-    if options.size is not None and min(options.size) < 32 or (options.batch or 1) < 1:
+    if options.size is not None and min(options.size) < 32 or options.batch is not None and options.batch < 1:
         raise UserError(f'--size {options.size} and --batch {options.batch}: expected sides of at least 32 pixels, the '
                         "network's stride, and at least one image")
     if options.precision not in PRECISIONS:
         raise UserError(f'--precision {options.precision}: expected {", ".join(PRECISIONS)}')
+    if options.precision == 'int8':
+        if options.kind == 'torch':
+            raise UserError('--precision int8 goes with --to onnx and --to openvino: use one of them')
+        if not options.calibrate:
+            raise UserError('--precision int8 needs --calibrate IMAGE...: some hundred images of the kind that will be '
+                            'predicted')
+    elif options.calibrate:
+        raise UserError(f'--calibrate is for --precision int8, and this is {options.precision}: leave it out')
 
 
 def resize_of(cfg: Config) -> dict:
@@ -184,7 +218,7 @@ def prove(reference: Predictor, part: Path, images: Sequence[Path], metadata: Me
     """Predict the images with both and compare.
 
     Raises:
-        UserError: they disagree.
+        UserError: they disagree; not of int8, whose loss is measured.
     """
     runtime = RuntimePredictor(part, device='cpu', score_thr=0)
     if metadata.size is not None:  # the reference resizes and pads, too
@@ -195,7 +229,8 @@ def prove(reference: Predictor, part: Path, images: Sequence[Path], metadata: Me
     expected = [reference(image) for image in images]
     found = [runtime(image) for image in images]
     seen = compare(expected, found)
-    check(seen, LIMITS[metadata.precision], str(out))
+    if metadata.precision in LIMITS:
+        check(seen, LIMITS[metadata.precision], str(out))
     return seen
 
 

@@ -43,30 +43,32 @@ def write_onnx(graph: nn.Module, images: Tensor, dynamic: dict, metadata: Metada
     """An ONNX file of standard operators, weights inside."""
     for package in ('onnx', 'onnxscript'):
         needed(package, f'export to {file.suffix}')
+    translations = {torch.ops.aten.floor_divide.default: floor_divide, torch.ops.aten.remainder.Scalar: remainder,
+                    torch.ops.aten.remainder.Tensor: remainder}
+    if metadata.task == 'det':
+        translations[torch.ops.convnext_dense.nms_mask.default] = nms_mask
     program = torch.onnx.export(
         graph, (images,), dynamo=True, opset_version=metadata.opset, dynamic_shapes=dynamic, input_names=[INPUT],
-        output_names=list(graph.output_names), optimize=True, verbose=False,
-        custom_translation_table={torch.ops.convnext_dense.nms_mask.default: nms_mask} if metadata.task == 'det'
-        else None)
+        output_names=list(graph.output_names), optimize=True, verbose=False, custom_translation_table=translations)
     program.model.metadata_props[KEY] = metadata.to_json()
     program.save(file, external_data=False)
 
 
 def write_openvino(graph: nn.Module, images: Tensor, dynamic: dict, metadata: Metadata, file: Path) -> None:
     """OpenVINO's FILE.xml and FILE.bin, converted from an ONNX file."""
-    openvino = needed('openvino', f'export to {file.suffix}')
+    needed('openvino', f'export to {file.suffix}')
     between = file.with_suffix('.onnx')
     try:
         write_onnx(graph, images, dynamic, metadata, between)
-        model = openvino.convert_model(between)
-        save_openvino(model, metadata, file)
+        convert_openvino(between, metadata, file)
     finally:
         between.unlink(missing_ok=True)
 
 
-def save_openvino(model, metadata: Metadata, file: Path) -> None:
-    """Write an OpenVINO model, metadata inside."""
-    import openvino
+def convert_openvino(source: Path, metadata: Metadata, file: Path) -> None:
+    """Write an ONNX file as an OpenVINO model, metadata inside."""
+    openvino = needed('openvino', f'export to {file.suffix}')
+    model = openvino.convert_model(source)
     model.set_rt_info(metadata.to_json(), [KEY])
     openvino.save_model(model, file, compress_to_fp16=metadata.precision == 'float16')
 
@@ -80,6 +82,18 @@ def nms_mask(boxes, scores, iou_threshold: float):
     ones = op.Expand(op.Constant(value_float=1.0), op.Slice(op.Shape(picked), [0], [1]))
     zeros = op.Expand(op.Constant(value_float=0.0), op.Shape(scores))
     return op.Cast(op.ScatterND(zeros, places, ones), to=BOOL)
+
+
+def floor_divide(dividend, divisor):
+    """``//`` of the graphs, whose integers are never negative: the exporter's own has Mod, which TensorRT lacks."""
+    from onnxscript import opset18 as op
+    return op.Div(dividend, divisor)
+
+
+def remainder(dividend, divisor):
+    """``%`` of the graphs, as `floor_divide`."""
+    from onnxscript import opset18 as op
+    return op.Sub(dividend, op.Mul(op.Div(dividend, divisor), divisor))
 
 
 WRITERS = {'torch': write_torch, 'onnx': write_onnx, 'openvino': write_openvino}

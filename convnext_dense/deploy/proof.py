@@ -1,6 +1,6 @@
 """Whether an exported file predicts what the trained model predicts, on images."""
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,7 +33,7 @@ LIMITS = {'float32': Limits(0.01, 1e-3, 0.01, 0.01, 1e-3), 'float16': Limits(2.0
 
 @dataclass
 class Differences:
-    """The largest differences seen, named as in `Limits`, and how much was compared."""
+    """The largest differences seen, named as in `Limits`, how much was compared, and `losses.Loss` of int8."""
     box: float = 0.0
     score: float = 0.0
     mask: float = 0.0
@@ -41,6 +41,7 @@ class Differences:
     labels: float = 0.0
     images: int = 0
     detections: int | None = None
+    losses: list = field(default_factory=list)
 
     def __str__(self) -> str:
         if self.detections is not None:

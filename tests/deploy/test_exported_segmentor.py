@@ -1,0 +1,108 @@
+"""Exported segmentors give the label maps of the trained model, any size and batch, in every runtime and precision."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
+from tool_runs import CONFIGS, must_run
+
+from convnext_dense.config import load_config
+from convnext_dense.deploy import Options, export
+from convnext_dense.deploy.proof import LIMITS, check, compare
+from convnext_dense.errors import UserError
+from convnext_dense.inference.predictor import Predictor
+from convnext_dense.runtime import Predictor as Runtime
+
+pytestmark = pytest.mark.slow
+VARIANTS = {
+    'onnx': Options('onnx', opset=20), 'torch': Options('torch'),
+    'openvino': Options('openvino', size=(96, 128), batch=2)}  # of any size: detectors
+SUFFIXES = {'onnx': '.onnx', 'torch': '.pt2', 'openvino': '.xml'}
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    """(config, checkpoint) of a tiny V2 UPerNet with random weights, whose classes differ from place to place."""
+    cfg = load_config(str(CONFIGS['seg']), ['model.backbone.use_grn=True', 'model.backbone.layer_scale_init_value=0.0'])
+    cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(128, 96), keep_ratio=True))
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(cfg.model)
+    model.init_weights()
+    for name, weight in model.state_dict().items():
+        if name.endswith(('conv_seg.weight', 'grn.gamma')):
+            weight.copy_(torch.randn_like(weight))
+    file = tmp_path_factory.mktemp('model') / 'weights.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, file)
+    return cfg, str(file)
+
+
+@pytest.fixture(scope='module')
+def reference(model):
+    return Predictor(*model, device='cpu', optimize=False)
+
+
+@pytest.fixture(scope='module', params=VARIANTS)
+def exported(model, ade_images, request, tmp_path_factory):
+    """(file, options) of each variant; the export compares it with the model on the images."""
+    options = VARIANTS[request.param]
+    file = tmp_path_factory.mktemp('exported') / f'model{SUFFIXES[options.kind]}'
+    print(f'\n{request.param}: {export(*model, file, Options(**{**vars(options), "images": ade_images}))}')
+    return file, options
+
+
+def test_any_size_and_batch(exported, reference, ade_images):
+    """Five aspect ratios, one by one and three together."""
+    file, options = exported
+    runtime, image = Runtime(file, 'cpu'), cv2.imread(ade_images[0])[..., ::-1]
+    for width, height in ((128, 96), (128, 77), (90, 96), (71, 96), (128, 70)):
+        scaled = cv2.resize(image, (width, height))
+        batch = [scaled, np.ascontiguousarray(scaled[:, ::-1]), np.ascontiguousarray(scaled[::-1])]
+        # a graph of one size pads: so does the reference
+        pictures = batch if not options.size else [runtime.load(each).inputs.transpose(1, 2, 0) for each in batch]
+        expected = reference(pictures)
+        for each in expected:
+            each.labels = each.labels[:height, :width]
+        assert len(expected[0]) > 1
+        for size in (1, 3):
+            seen = compare(expected, runtime(batch, batch_size=size))
+            print(f'{file.name} {options.precision} {height}x{width} batch {size}: {seen}')
+            check(seen, LIMITS[options.precision], file.name)
+
+
+def test_images_that_a_program_does_not_take_are_named(exported):
+    if exported[1].kind == 'torch':
+        with pytest.raises(UserError, match='does not take 1 images of 128x40 pixels'):
+            Runtime(exported[0], 'cpu')(np.zeros((40, 128, 3), np.uint8))
+
+
+def test_tiles_are_those_of_the_trained_model(exported, model, ade_images):
+    file, options = exported
+    if options.size:
+        pytest.skip('a graph of one size resizes tiles to fit')
+    image = cv2.resize(cv2.imread(ade_images[0])[..., ::-1], (200, 160))
+    expected = Predictor(*model, device='cpu', tile=96, overlap=0.3)(image)
+    seen = compare([expected], [Runtime(file, 'cpu', tile=96, overlap=0.3)(image)])
+    assert len(expected) > 1 and expected.size == (160, 200)
+    check(seen, LIMITS[options.precision], file.name)
+
+
+def test_the_tools_cut_large_images(exported, ade_images, make_shapes, tmp_path):
+    """`--tile` of predict and test, beside the runtime's own results."""
+    file, options = exported
+    if options != VARIANTS['onnx']:
+        pytest.skip('the tools are the same for all formats')
+    data = make_shapes(train=1, val=2)
+    must_run('test', CONFIGS['seg'], file, '--data-root', data / 'ade', '--work-dir', tmp_path / 'test', '--tile', 48)
+    assert 0 <= json.loads((tmp_path / 'test/metrics.json').read_text())['mIoU'] <= 100
+    must_run('predict', file, ade_images[0], '--out', tmp_path / 'out', '--tile', 300)
+    written = np.asarray(Image.open(next((tmp_path / 'out/labels').iterdir())))
+    np.testing.assert_array_equal(written, Runtime(file, 'cpu', tile=300)(ade_images[0]).labels)
+
+
+def test_operators_are_those_of_tensorrt(exported, not_in_tensorrt):
+    if exported[0].suffix == '.onnx':
+        assert not not_in_tensorrt(exported[0])
