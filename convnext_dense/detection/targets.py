@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..errors import UserError
 from .boxes import take
 
-PAIRS = 2 ** 23  # overlaps computed at one time: 32 MiB
+PAIRS = 2 ** 22  # overlaps computed at one time: 16 MiB, and about 240 MB with all that is computed from them
 
 
 class GroundTruth(NamedTuple):
