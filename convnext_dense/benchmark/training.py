@@ -1,14 +1,16 @@
 """A training step, ours beside the stock stack: its time by part, what it launches, where it waits."""
 import argparse
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
 from statistics import median
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
@@ -114,18 +116,30 @@ def build_trainers(cfg: Config, device: str, compare: bool) -> dict[str, Trainer
     cfg = deepcopy(cfg)
     without_randomness(cfg.model)
     torch.manual_seed(0)
-    ours = Trainer(cfg, for_this_machine(cfg.optim_wrapper), device)
-    ours.model.init_weights()
+    with quiet():
+        ours = Trainer(cfg, for_this_machine(cfg.optim_wrapper), device)
+        ours.model.init_weights()
     spread_scores(ours.model)
     spread_biases(ours.model)
     if not compare:
         return dict(ours=ours)
     cfg = stock_config(cfg)
-    logging.disable(logging.INFO)  # mmdet's constructor logs every parameter
-    stock = Trainer(cfg, cfg.optim_wrapper if device == 'cuda' else for_this_machine(cfg.optim_wrapper), device)
-    logging.disable(logging.NOTSET)
+    with quiet():
+        stock = Trainer(cfg, cfg.optim_wrapper if device == 'cuda' else for_this_machine(cfg.optim_wrapper), device)
     stock.model.load_state_dict(ours.model.state_dict())
     return dict(stock=stock, ours=ours)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the lines that mmengine, mmdet and mmseg log or print for every parameter."""
+    logger = MMLogger.get_current_instance()
+    logger.disabled = True
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        logger.disabled = False
 
 
 def without_randomness(model: dict) -> None:
