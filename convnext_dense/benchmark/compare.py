@@ -1,6 +1,5 @@
 """Ours and the stock stack in one interleaved run: same weights, same images, results checked to agree."""
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -47,14 +46,10 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
     Raises:
         ValueError: results differ by more than rounding explains, so a comparison would mean nothing.
     """
-    def autocast(function: Callable) -> Callable:
-        def call():
-            with torch.autocast(args.device, getattr(torch, args.autocast or 'bfloat16'), enabled=bool(args.autocast)):
-                return function()
-        return call
-
+    for predictor in predictors.values():
+        predictor.dtype = getattr(torch, args.autocast or 'float32')
     predictors['ours'].optimize()
-    whole = {side: autocast(lambda p=p: p.predict([p.load(file) for file in batch])) for side, p in predictors.items()}
+    whole = {side: lambda p=p: p.predict([p.load(file) for file in batch]) for side, p in predictors.items()}
     difference = check_same(*(whole[side]() for side in SIDES), exact=not args.autocast)  # warms up, too
     seconds = {side: [] for side in SIDES}
     for _ in range(args.rounds):

@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import MODELS, TRANSFORMS
 from tool_runs import must_run, run_tool
 
+from convnext_dense.benchmark import compare
 from convnext_dense.benchmark import model as benchmark
 from convnext_dense.benchmark.compare import check_same
 from convnext_dense.benchmark.stock import OfficialConvNeXt, stock_config
@@ -67,6 +68,23 @@ def test_both_tasks(task, tiny, tmp_path, monkeypatch):
     assert result['difference']['pixels'] < 1e-3 and not result['difference'].get('unmatched')
     ratio = result['latency_ms']['stock'] / result['latency_ms']['ours']
     assert f'| {ratio:.2f} |' in next(line for line in finished.out.splitlines() if line.startswith('| whole'))
+
+
+def test_mixed_precision_is_that_of_both_networks(tiny, monkeypatch):
+    seen, build_pair = set(), compare.build_pair
+
+    def build_and_watch(*args):
+        pair = build_pair(*args)
+        for side, predictor in pair.items():
+            predictor.model.backbone.register_forward_hook(lambda *_, side=side: seen.add(
+                (side, torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu'))))
+        return pair
+
+    monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
+    monkeypatch.setattr(compare, 'build_pair', build_and_watch)
+    must_run('benchmark', 'model', tiny['seg'], '--compare', '--size', 64, 96, '--rounds', 1, '--no-memory',
+             '--autocast', 'bfloat16')
+    assert seen == {('stock', torch.bfloat16), ('ours', torch.bfloat16)}
 
 
 def test_results_that_differ_are_an_error():
