@@ -7,6 +7,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from ..mm import transfer
+
 OUTSIDE = -1e4  # pixels of the image, more than a pixel outside every map
 
 
@@ -34,8 +36,8 @@ class Float32RoIExtractor(SingleRoIExtractor):
             (n, C, size, size) in the type of ``feats``.
         """
         dtype, feats, rois = feats[0].dtype, [feat.float() for feat in feats], rois.float()
-        if torch.is_grad_enabled() and all(type(layer) is RoIAlign and layer.pool_mode == 'avg'
-                                           for layer in self.roi_layers) and 1 < len(feats) and len(rois):
+        if torch.is_grad_enabled() and transfer.host_would_wait(rois) and 1 < len(feats) and len(rois) and all(
+                type(layer) is RoIAlign and layer.pool_mode == 'avg' for layer in self.roi_layers):
             return self.pool_everywhere(feats, rois, roi_scale_factor).to(dtype)
         if torch.is_grad_enabled() or len(feats) == 1 or not len(rois):
             return super().forward(feats, rois, roi_scale_factor).to(dtype)

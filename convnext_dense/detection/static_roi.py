@@ -1,5 +1,6 @@
 """mmdet's StandardRoIHead and CascadeRoIHead with a training step of fixed shapes, in which nothing waits."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from mmdet.models.losses import CrossEntropyLoss
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..mm import transfer
 from ..mm.transfer import host_values, to_device
 from .boxes import Coder, take
 from .masked_norm import norms_over
@@ -27,6 +29,7 @@ from .targets import GroundTruth, Samples, check_tasks, ground_truth, pad_boxes,
 class StaticRoIHead(StandardRoIHead):
     """mmdet's StandardRoIHead, whose training step has fixed shapes: every image has as many samples, some of weight 0.
 
+    On a CPU its heads compute those that count alone.
     Parameters, config keys and predictions are mmdet's; given the same samples, so are losses and gradients.
 
     Raises:
@@ -47,19 +50,19 @@ class StaticRoIHead(StandardRoIHead):
         instances, ignored, _ = unpack_gt_instances(batch_data_samples)
         truth = ground_truth(instances, ignored)
         samples, boxes = sample_proposals(*padded(rpn_results_list), truth, self.bbox_assigner, self.bbox_sampler)
-        with norms_over(self.bbox_head, samples.valid.flatten()):
-            found = self._bbox_forward(x, rois_of(boxes))
+        found = at_samples(partial(self._bbox_forward, x), self.bbox_head, rois_of(boxes), samples.valid)
         losses, _ = box_losses(self.bbox_head, self.coder, found, boxes, truth, samples, self.train_cfg)
         if self.with_mask:
             most = samples.most
             boxes, positive = boxes[:, :most], samples.positive[:, :most]
-            with norms_over(self.mask_head, positive.flatten()):
-                if self.share_roi_extractor:
-                    features = found['bbox_feats'].unflatten(0, samples.valid.shape)[:, :most]
-                    logits = self.mask_head(features.flatten(0, 1))
-                else:
-                    logits = self._mask_forward(x, rois_of(boxes))['mask_preds']
-            losses['loss_mask'] = mask_loss(self.mask_head, logits, boxes, truth, samples, instances, self.train_cfg)
+            if self.share_roi_extractor:
+                features = found['bbox_feats'].unflatten(0, samples.valid.shape)[:, :most].flatten(0, 1)
+                of_masks = at_samples(lambda each: {'mask_preds': self.mask_head(each)}, self.mask_head, features,
+                                      positive)
+            else:
+                of_masks = at_samples(partial(self._mask_forward, x), self.mask_head, rois_of(boxes), positive)
+            losses['loss_mask'] = mask_loss(self.mask_head, of_masks['mask_preds'], boxes, truth, samples, instances,
+                                            self.train_cfg)
         return losses
 
 
@@ -89,15 +92,14 @@ class StaticCascadeRoIHead(CascadeRoIHead):
         for stage, weight in enumerate(self.stage_loss_weights[:self.num_stages]):
             self.current_stage, cfg, head = stage, self.train_cfg[stage], self.bbox_head[stage]
             samples, boxes = sample_proposals(boxes, valid, truth, self.bbox_assigner[stage], self.bbox_sampler[stage])
-            with norms_over(head, samples.valid.flatten()):
-                found = self._bbox_forward(stage, x, rois_of(boxes))
+            found = at_samples(partial(self._bbox_forward, stage, x), head, rois_of(boxes), samples.valid)
             of_stage, labels = box_losses(head, self.coders[stage], found, boxes, truth, samples, cfg)
             if self.with_mask:
                 most = samples.most
-                with norms_over(self.mask_head[stage], samples.positive[:, :most].flatten()):
-                    logits = self._mask_forward(stage, x, rois_of(boxes[:, :most]))['mask_preds']
-                of_stage['loss_mask'] = mask_loss(self.mask_head[stage], logits, boxes[:, :most], truth, samples,
-                                                  instances, cfg)
+                of_masks = at_samples(partial(self._mask_forward, stage, x), self.mask_head[stage],
+                                      rois_of(boxes[:, :most]), samples.positive[:, :most])
+                of_stage['loss_mask'] = mask_loss(self.mask_head[stage], of_masks['mask_preds'], boxes[:, :most], truth,
+                                                  samples, instances, cfg)
             losses.update({f's{stage}.{name}': value * weight if 'loss' in name else value
                            for name, value in of_stage.items()})
             if stage < self.num_stages - 1:
@@ -121,6 +123,29 @@ def rois_of(boxes: Tensor) -> Tensor:
     return torch.cat([image[:, None, None].expand(-1, boxes.shape[1], 1), boxes], -1).flatten(0, 1)
 
 
+def at_samples(forward: Callable[[Tensor], dict], head: nn.Module, rois: Tensor, counts: Tensor) -> dict:
+    """What a head finds at samples, and for its norms, which see those that count alone.
+
+    Where the host would not wait, the others are not computed: they are zeros.
+
+    Args:
+        forward: from RoIs, or their features, (n, ...) to a dict of tensors (n, ...) or None.
+        rois: (N * S, ...).
+        counts: bool (N, S).
+    """
+    counts = counts.flatten()
+    if transfer.host_would_wait(rois):
+        with norms_over(head, counts):
+            return forward(rois)
+    chosen = counts.nonzero()[:, 0]
+    if not len(chosen):  # layers need a sample
+        chosen = chosen.new_zeros(1)
+    with norms_over(head, counts[chosen]):
+        found = forward(rois[chosen])
+    return {name: value if value is None else value.new_zeros(len(rois), *value.shape[1:]).index_copy(0, chosen, value)
+            for name, value in found.items()}
+
+
 def box_losses(head: BBoxHead, coder: Coder, found: dict, boxes: Tensor, truth: GroundTruth, samples: Samples,
                cfg: ConfigDict) -> tuple[dict[str, Tensor], Tensor]:
     """Losses and accuracy of a box head, as its ``loss_and_target``, and the labels (N, S) of the samples.
@@ -141,7 +166,6 @@ def box_losses(head: BBoxHead, coder: Coder, found: dict, boxes: Tensor, truth: 
         losses['loss_cls'] = loss.sum() / (count.clamp(min=1) + EPS)
         losses['acc'] = ((scores.argmax(1) == target) * valid).sum(0, keepdim=True) * (100 / count.clamp(min=1))
     if found['bbox_pred'] is not None:
-        most = int(positive.shape[1] * 1)
         most = samples.most
         deltas = of_class(head, found['bbox_pred'].unflatten(0, positive.shape)[:, :most], labels[:, :most])
         boxes, positive = boxes[:, :most], positive[:, :most]

@@ -26,6 +26,7 @@ from ..config.preflight import (
     explain_empty,
 )
 from ..errors import UserError
+from ..mm.device import allow_tf32
 from ..optim.amp import for_this_machine
 from .checkpoint_writer import CheckpointWriter, run_checkpoint
 from .console import ConsoleHook, keep_dumps_off_screen
@@ -172,14 +173,6 @@ class DenseRunner(Runner):
                 hook.record(self)  # the checkpoint has what was logged
         self.checkpoints.write(run_checkpoint(self, meta, save_optimizer, save_param_scheduler),
                                Path(out_dir) / filename)
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Let GPUs from Ampere on round the inputs of float32 matrix products and convolutions to TF32, or forbid both.
-
-    By itself torch allows it for convolutions alone, since 1.12; before, for both.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def start_worker(then, worker: int) -> None:

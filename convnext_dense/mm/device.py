@@ -23,3 +23,12 @@ def use_device(device: str) -> None:
     if device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
         patches.compute_on_cpu()
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let GPUs from Ampere on round the inputs of float32 matrix products and convolutions to TF32, or forbid both.
+
+    By itself torch allows it for convolutions alone, since 1.12; before, for both.
+    """
+    import torch
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

@@ -29,6 +29,11 @@ def to_device(data, device: torch.device):
     return data
 
 
+def host_would_wait(tensor: Tensor) -> bool:
+    """Whether the host would wait for the device to know a value of a tensor, as a size that depends on values."""
+    return tensor.device.type != 'cpu'
+
+
 def host_values(values: Sequence, like: Tensor) -> Tensor:
     """Numbers of the host as a tensor of the type and device of ``like``, without waiting for the device."""
     return to_device(torch.tensor(values, dtype=like.dtype), like.device)

@@ -6,6 +6,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from torchvision.ops import roi_align
 
+from convnext_dense.mm import transfer
+
 STRIDES = (4, 8, 16, 32)
 HALF = [torch.float16, torch.bfloat16]
 
@@ -90,7 +92,9 @@ def test_features_are_those_of_float32_maps_and_boxes(dtype):
         torch.testing.assert_close(grad, reference.to(dtype))
 
 
-def test_float32_is_mmdets_extractor():
+@pytest.mark.parametrize('waits', [True, False], ids=['as on a GPU', 'as on a CPU'])
+def test_float32_is_mmdets_extractor(waits, monkeypatch):
+    monkeypatch.setattr(transfer, 'host_would_wait', lambda tensor: waits)
     rois, feats = random_rois(60, 1024, 1000), maps(1024, 3, torch.float32)
     ours, stock = build(channels=3), build('SingleRoIExtractor', channels=3)
     assert torch.equal(ours(feats, rois), stock(feats, rois))

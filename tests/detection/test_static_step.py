@@ -26,6 +26,7 @@ from torch import nn
 from convnext_dense.detection import targets
 from convnext_dense.detection.masked_norm import norms_over
 from convnext_dense.errors import UserError
+from convnext_dense.mm import transfer
 
 STOCK = {'StaticRPNHead': 'RPNHead', 'StaticRoIHead': 'StandardRoIHead', 'StaticCascadeRoIHead': 'CascadeRoIHead',
          'Float32RoIExtractor': 'SingleRoIExtractor', 'Float32FCNMaskHead': 'FCNMaskHead',
@@ -187,7 +188,9 @@ def models(request):
 
 
 @pytest.mark.parametrize('case', ['some', *(pytest.param(case, marks=pytest.mark.slow) for case in list(cases())[1:])])
-def test_losses_and_gradients_are_mmdets(case, models, monkeypatch):
+@pytest.mark.parametrize('waits', [True, False], ids=['as on a GPU', 'as on a CPU'])
+def test_losses_and_gradients_are_mmdets(case, waits, models, monkeypatch):
+    monkeypatch.setattr(transfer, 'host_would_wait', lambda tensor: waits)
     same_samples(monkeypatch)
     of_losses, of_gradients = compare(*models, pseudo_collate(cases()[case]))
     print(f'{case}: largest relative difference of losses {of_losses:.1e}, of gradients {of_gradients:.1e}')
@@ -221,6 +224,7 @@ def real_batches(folder, count: int) -> list[dict]:
 @pytest.mark.slow
 def test_real_batches_give_mmdets_losses_and_gradients(models, real_data, monkeypatch):
     """100 batches of COCO, a quarter of them for the cascade, which takes longer."""
+    monkeypatch.setattr(transfer, 'host_would_wait', lambda tensor: True)
     same_samples(monkeypatch)
     count = 100 if isinstance(models[0].roi_head.bbox_head, BBoxHead) else 25
     found = [compare(*models, data) for data in real_batches(real_data, count)]

@@ -126,7 +126,7 @@ def test_tf32_is_what_the_config_says(device, setting, expected, monkeypatch):
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     monkeypatch.setattr('convnext_dense.engine.runner.get_device', lambda: device)
     runner = DenseRunner.__new__(DenseRunner)
-    runner._launcher, runner._distributed = 'none', False
+    runner._launcher, runner._distributed, runner._train_dataloader = 'none', False, None
     monkeypatch.setattr(Runner, 'setup_env', lambda self, env_cfg: None)
     assert [backend.allow_tf32 for backend in backends] == [False, True]
     try:
