@@ -44,7 +44,7 @@ def test_leaf_builds(folder, text, tmp_path):
 
 
 def test_all_documented_changes_are_here():
-    assert len(LEAVES) == 2 and len(OPTIONS) == 12, OPTIONS
+    assert len(LEAVES) == 2 and len(OPTIONS) == 13, OPTIONS
 
 
 @pytest.mark.parametrize('what', OPTIONS)

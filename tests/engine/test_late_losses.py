@@ -10,6 +10,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.registry import MODELS as SEG_MODELS
 from mmseg.structures import SegDataSample
@@ -84,6 +85,7 @@ MEAN = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_
     (SEG_MODELS, 'SegDataPreProcessor', seg_batch, dict(MEAN, size=(64, 64), pad_val=0, seg_pad_val=255))])
 def test_batches_are_those_of_mmdet_and_mmseg(registry, name, batch, options):
     found = []
+    init_default_scope(registry.scope)
     for kind in (name, f'Fast{name}'):
         torch.manual_seed(0)
         preprocessor = registry.build(dict(type=kind, **options))

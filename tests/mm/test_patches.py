@@ -84,6 +84,7 @@ def test_upstream_still_needs(name, needed):
     assert needed[name], f'{name} is no longer needed: remove it'
 
 
+@pytest.mark.slow
 def test_mmdet_still_cannot_do_with_a_broken_mmpretrain(tmp_path):
     """`disable_broken_mmpretrain`: mmdet expects an ImportError and mmpretrain under transformers 5 has a TypeError."""
     (tmp_path / 'mmpretrain').mkdir()

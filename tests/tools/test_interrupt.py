@@ -28,6 +28,7 @@ from convnext_dense.cli.running import is_interrupt, resume_command
 from convnext_dense.errors import find_cause
 
 
+@pytest.mark.slow
 def test_interrupted_training_says_how_to_continue(trained, tmp_path):
     run = trained('seg')
     log = tmp_path / 'log'
