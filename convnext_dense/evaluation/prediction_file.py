@@ -242,5 +242,8 @@ def _masks(archive: np.lib.npyio.NpzFile, images: Sequence[Mapping], counts: Seq
 
 def _array(values) -> np.ndarray:
     values = getattr(values, 'tensor', values)  # mmdet's box types
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # numpy has no bfloat16
+    return np.asarray(values)
 

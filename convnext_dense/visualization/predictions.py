@@ -21,7 +21,10 @@ def instances_of(found) -> Instances:
     def array(values):
         values = getattr(values, 'tensor', values)  # mmdet's box types
         values = values.to_ndarray() if hasattr(values, 'to_ndarray') else values  # mmdet's mask types
-        return np.asarray(values.cpu() if hasattr(values, 'cpu') else values)
+        if hasattr(values, 'cpu'):  # a tensor; exported models run without torch
+            values = values.detach().cpu()
+            values = values.float() if str(values.dtype) == 'torch.bfloat16' else values  # numpy has none
+        return np.asarray(values)
     masks = found.masks if 'masks' in found else None
     if isinstance(masks, list):  # of run lengths
         masks = EncodedMasks(masks, masks[0]['size'] if masks else (0, 0))
