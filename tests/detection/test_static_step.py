@@ -20,6 +20,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from rank_norm import rank_norm
 from tool_runs import ROOT
 from torch import nn
 
@@ -339,25 +340,12 @@ def merged(cfg: Config, change: dict) -> Config:
     return whole.model
 
 
-def rank_norm(rank: int, folder: str) -> None:
-    """One of two ranks: its rows through a SyncBatchNorm, and the gradients of the sum of both losses."""
-    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
-    data = torch.load(f'{folder}/data.pth')
-    norm = nn.SyncBatchNorm(3).double()
-    x = data['x'][rank].requires_grad_()
-    with norms_over(nn.Sequential(norm), data['rows'][rank]):
-        y = norm(x)
-    (y[data['rows'][rank]] ** 3).sum().backward()
-    torch.save(dict(y=y.detach(), grad=x.grad, mean=norm.running_mean, var=norm.running_var), f'{folder}/{rank}.pth')
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_norms_see_the_rows_of_all_ranks(tmp_path):
     """Two ranks with 3 and 1 rows: what one norm gives for the four."""
     x, rows = torch.randn(2, 4, 3, 2, 2, dtype=torch.double), torch.tensor([[1, 0, 1, 1], [0, 0, 1, 0]]).bool()
     torch.save(dict(x=x, rows=rows), tmp_path / 'data.pth')
-    torch.multiprocessing.start_processes(rank_norm, (str(tmp_path),), nprocs=2, start_method='fork')
+    torch.multiprocessing.spawn(rank_norm, (str(tmp_path),), nprocs=2)
     norm, together = nn.BatchNorm2d(3).double(), x.clone().requires_grad_()
     expected = norm(together[rows])
     (expected ** 3).sum().backward()
