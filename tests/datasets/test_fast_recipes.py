@@ -1,4 +1,5 @@
 """The recipes' training pipelines on real images equal mmdet's and mmseg's own transforms, bit for bit."""
+import os
 import warnings
 
 import cv2
@@ -10,6 +11,7 @@ from convnext_dense.config import load_config
 from convnext_dense.datasets.transforms import STOCK, stock_pipeline
 
 COCO, ADE = 'coco', 'ade/ADEChallengeData2016'
+SEEDS = int(os.environ.get('CONVNEXT_DENSE_SEEDS', 2))  # of each real image; 5 take four minutes
 RECIPES = {'multi-scale crop': ('det/mask-rcnn_convnext-t-in1k_fpn_8xb2-amp-ms-crop-3x_coco.py', COCO),
            'large-scale jitter': ('det/mask-rcnn_convnextv2-b-fcmae_fpn_8xb4-amp-lsj-3x_coco.py', COCO),
            'ADE20K at 512': ('seg/upernet_convnext-t-in1k_8xb2-amp-160k_ade20k-512x512.py', ADE),
@@ -71,7 +73,7 @@ def test_equal_on_every_image(name, real_data, tmp_path):
     infos += [gray(info, tmp_path) for info in infos[::20]]
     packed = 0
     for index, info in enumerate(infos):
-        for seed in range(5):
-            packed += pair.check(info, 5 * index + seed, f'{name}, {info["img_path"]}, seed {seed}') is not None
-    print(f'\n{name}: {len(infos)} images, 5 seeds each, {packed} samples, all equal')
-    assert packed > 4 * len(infos)  # the few others have no object left, in both
+        for seed in range(SEEDS):
+            packed += pair.check(info, SEEDS * index + seed, f'{name}, {info["img_path"]}, seed {seed}') is not None
+    print(f'\n{name}: {len(infos)} images, {SEEDS} seeds each, {packed} samples, all equal')
+    assert packed > 0.8 * SEEDS * len(infos)  # the few others have no object left, in both
