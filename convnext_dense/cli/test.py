@@ -79,6 +79,7 @@ def test(args: argparse.Namespace) -> None:
 
     from ..config import load_config
     from ..engine.exported import open_exported
+    from ..engine.ranks import current_watch
     from ..engine.results import draw_predictions, dump_predictions, write_metrics
     from ..engine.runner import DenseRunner, prepare_testing
     from ..evaluation.prediction_file import PREDICTIONS
@@ -105,8 +106,10 @@ def test(args: argparse.Namespace) -> None:
         runner.model = exported
     write_metrics(runner, runner.test())
     if args.report:
-        if runner.distributed:
-            torch.distributed.destroy_process_group()  # one process writes the report: it must not wait for the others
+        if runner.distributed:  # one process writes the report: the others must not wait for it
+            if current_watch() is not None:
+                current_watch().close()
+            torch.distributed.destroy_process_group()
         if runner.rank == 0:
             page = write_report([predictions.parent], predictions.with_name('report.html'), predictions=predictions)
             print(f'written: {page}')

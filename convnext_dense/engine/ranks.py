@@ -108,9 +108,10 @@ class RankWatch(threading.Thread):
         os._exit(1)
 
     def close(self) -> None:
-        """The run has ended well, on all ranks."""
-        dist.barrier()
-        self.closed = True
+        """The run has ended well, on all ranks; nothing is to be done a second time."""
+        if not self.closed:
+            dist.barrier()
+            self.closed = True
 
 
 def watch_ranks(remedy: str = '') -> None:

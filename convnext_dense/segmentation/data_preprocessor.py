@@ -16,10 +16,12 @@ class FastSegDataPreProcessor(SegDataPreProcessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As mmseg's; channels are swapped by a flip, where mmseg indexes with a list, which is copied to the GPU."""
-        swap, self.channel_conversion = self.channel_conversion, False
+        setting = 'channel_conversion' if hasattr(self, 'channel_conversion') else '_channel_conversion'  # of the forks
+        swap = getattr(self, setting)
+        setattr(self, setting, False)
         try:
             if swap and data['inputs'][0].shape[0] == 3:
                 data = {**data, 'inputs': [image.flip(0) for image in self.cast_data(list(data['inputs']))]}
             return super().forward(data, training)
         finally:
-            self.channel_conversion = swap
+            setattr(self, setting, swap)
