@@ -2,6 +2,7 @@
 import json
 import re
 import shutil
+import time
 
 import pytest
 from tool_runs import ROOT, iterations, kill, launch, run_command, tool_command, wait_for
@@ -57,6 +58,9 @@ def test_published_recipe_survives_kills_and_damage(task, real_data, tmp_path):
     process = launch(tool_command('train', *common, *options), log, tmp_path)
     try:
         wait_for(re.escape(recipe['saved'].format(step)) + r'[\s\S]+\(train\)', log, process)
+        end = time.monotonic() + 120
+        while not checkpoint(step).exists() and time.monotonic() < end:  # it is written beside training
+            time.sleep(0.05)
     finally:
         kill(process)
     first = log.read_text()
