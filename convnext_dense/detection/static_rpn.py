@@ -114,7 +114,9 @@ class StaticRPNHead(Float32RPNHead):
             part = flat([part], 1)[..., 0].sigmoid()
             length = part.shape[1]
             part, place = best(part, min(cfg.get('nms_pre', -1), length) if cfg.get('nms_pre', -1) > 0 else length)
-            scores.append(part), places.append(place + start), levels.append(torch.full_like(place, level))
+            scores.append(part)
+            places.append(place + start)
+            levels.append(torch.full_like(place, level))
             start += length
         scores, places, levels = (torch.cat(parts, 1) for parts in (scores, places, levels))
         boxes = self.coder(self.anchors(cls_scores)[places], take(flat(bbox_preds, 4), places),

@@ -294,18 +294,25 @@ def grn_scale_backward(sums, norm, gamma, factor, for_gamma, chunks, channels, e
 
 
 @triton.jit
-def scale_and_add(x, y, scale, shift, out, positions, channels, HAS_SHIFT: tl.constexpr, HAS_Y: tl.constexpr,
-                  TILE: tl.constexpr, BLOCK: tl.constexpr, DOUBLE: tl.constexpr):
-    """x * scale + shift, or x * scale + y * shift with HAS_Y; scale is (N, C), shift (C), or (N, C) with HAS_Y.
+def positions_tile(positions, channels, TILE: tl.constexpr, BLOCK: tl.constexpr):
+    """This program's sample, its channels, which of them there are, and the places and mask of its (TILE, BLOCK) values.
 
     Grid: channels / BLOCK, positions / TILE, samples.
     """
-    ACC: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     sample, inside = tl.program_id(2), c < channels
     position = tl.program_id(1) * TILE + tl.arange(0, TILE)
     mask = (position < positions)[:, None] & inside[None, :]
     place = (sample.to(tl.int64) * positions + position)[:, None] * channels + c[None, :]
+    return sample, c, inside, place, mask
+
+
+@triton.jit
+def scale_and_add(x, y, scale, shift, out, positions, channels, HAS_SHIFT: tl.constexpr, HAS_Y: tl.constexpr,
+                  TILE: tl.constexpr, BLOCK: tl.constexpr, DOUBLE: tl.constexpr):
+    """x * scale + shift, or x * scale + y * shift with HAS_Y; scale is (N, C), shift (C), or (N, C) with HAS_Y."""
+    ACC: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    sample, c, inside, place, mask = positions_tile(positions, channels, TILE, BLOCK)
     value = tl.load(x + place, mask=mask, other=0).to(ACC)
     value *= tl.load(scale + sample * channels + c, mask=inside, other=0).to(ACC)[None, :]
     if HAS_Y:
@@ -319,16 +326,9 @@ def scale_and_add(x, y, scale, shift, out, positions, channels, HAS_SHIFT: tl.co
 @triton.jit
 def residual(x, y, gamma, keep, out, positions, channels, HAS_KEEP: tl.constexpr, TILE: tl.constexpr,
              BLOCK: tl.constexpr, DOUBLE: tl.constexpr):
-    """x + y * gamma * keep; gamma is (C), keep (N), 1 without HAS_KEEP.
-
-    Grid: channels / BLOCK, positions / TILE, samples.
-    """
+    """x + y * gamma * keep; gamma is (C), keep (N), 1 without HAS_KEEP."""
     ACC: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    sample, inside = tl.program_id(2), c < channels
-    position = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    mask = (position < positions)[:, None] & inside[None, :]
-    place = (sample.to(tl.int64) * positions + position)[:, None] * channels + c[None, :]
+    sample, c, inside, place, mask = positions_tile(positions, channels, TILE, BLOCK)
     factor = tl.load(gamma + c, mask=inside, other=0).to(ACC)
     if HAS_KEEP:
         factor *= tl.load(keep + sample).to(ACC)
