@@ -51,8 +51,11 @@ $(VENV)/.done: $(VENV)/.installed
 	$(BIN)/python -m pip install --no-input -e '.[openmmlab,test,docs]'
 	touch $@
 
-$(ONEDL)/.done: setup.py pyproject.toml
-	$(PYTHON) -m venv $(ONEDL)
+# starts as hard links to what $(VENV) has, so torch and its CUDA packages are downloaded once and lie on the disk once
+$(ONEDL)/.done: $(VENV)/.done
+	$(PYTHON) -m venv --clear --without-pip $(ONEDL)
+	cp -alf $(VENV)/lib $(ONEDL)/
+	$(ONEDL)/bin/python -m pip uninstall -q -y convnext-dense mmengine mmcv-lite mmdet mmsegmentation
 	$(ONEDL)/bin/python -m pip install -q -e '.[onedl,test]'
 	touch $@
 

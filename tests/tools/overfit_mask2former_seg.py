@@ -1,23 +1,7 @@
 # Mask2Former on ConvNeXt-atto for labels, small enough to learn eight ADE20K images by heart in minutes on one core.
-_base_ = [
-    *(f'../../configs/seg/_base_/{name}.py' for name in ('mask2former_convnext', 'ade20k_512x512', 'runtime')),
-    './overfit_common.py']
+_base_ = ['../../configs/seg/_base_/mask2former_convnext.py', './overfit_ade.py']
 
 model = dict(
-    # zeros have no variance, which LayerNorm divides by; see upernet_convnext_small.py
-    data_preprocessor=dict(pad_val=1.0, size=(160, 160)),
+    data_preprocessor=_base_.preprocessor,
     backbone=_base_.atto,
     decode_head=dict(num_queries=30, train_cfg=dict(num_points=1024), **_base_.small_mask2former))
-
-resize = dict(type='Resize', scale=(160, 160), keep_ratio=False)
-labels = dict(type='LoadAnnotations', reduce_zero_label=True)
-train_pipeline = [dict(type='LoadImageFromFile'), labels, resize, dict(type='PackSegInputs')]
-test_pipeline = [dict(type='LoadImageFromFile'), resize, labels, dict(type='PackSegInputs')]
-images = dict(img_path='images/validation', seg_map_path='annotations/validation')
-train_dataloader = dict(
-    batch_size=4, num_workers=0, dataset=dict(data_prefix=images, indices=8, pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, dataset=dict(indices=8, pipeline=test_pipeline))
-test_dataloader = val_dataloader
-
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=_base_.iterations, save_best=None))
-log_processor = dict(window_size=10)
