@@ -20,6 +20,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                              '(default: %(default)s)')
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='start from these weights')
     parser.add_argument('--amp', choices=['fp16', 'bf16', 'off'], help='mixed precision (default: the recipe\'s)')
+    parser.add_argument('--shard', action='store_true',
+                        help='divide the state of the optimizer among the processes (ZeRO, stage 1)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by the batch size over the recipe\'s')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
@@ -74,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg.work_dir = new_work_dir(cfg.work_dir, args.exist)
     with owned_work_dir(cfg.work_dir, launched_rank(args.launcher)):
         cfg = prepare_training(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr,
-                               launcher=args.launcher)
+                               launcher=args.launcher, shard=args.shard)
         runner = DenseRunner.from_cfg(cfg)
         runner.train()
     if runner.rank == 0:

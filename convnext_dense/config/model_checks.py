@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from ..checkpoints import downloads, zoo
 from ..errors import UserError, few
 from ..mm import operators
+from ..optim.sharding import SHARDABLE
 
 
 def check_channels(cfg: Config) -> None:
@@ -117,3 +118,31 @@ def _check_selected(where: str, head: dict, widths: list[int], found: str) -> No
     if (list(expected) if several else [expected]) != right:
         raise UserError(f'{where}.in_channels is {list(expected) if several else expected}, but {found}: set it to '
                         f'{right if several else right[0]}')
+
+
+def check_sharding(cfg: Config, processes: int) -> None:
+    """Refuse a config whose optimizer state cannot be divided among the processes.
+
+    Raises:
+        UserError: one process, another model wrapper than DDP, another optimizer wrapper, or an optimizer that looks at
+            several parameters at once.
+    """
+    def name(part) -> str:
+        kind = (part or {}).get('type')
+        return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+    if processes == 1:
+        raise UserError('--shard divides the state of the optimizer among processes, but there is only one: start more '
+                        'with tools/dist_train.sh CONFIG GPUS --shard, or leave --shard out')
+    wrapper = name(cfg.get('model_wrapper_cfg'))
+    if wrapper not in ('None', 'MMDistributedDataParallel'):
+        raise UserError(f'--shard works with MMDistributedDataParallel, but model_wrapper_cfg names {wrapper}: remove '
+                        'model_wrapper_cfg, or leave --shard out')
+    wrapper = name(cfg.optim_wrapper)
+    if wrapper not in ('None', 'OptimWrapper', 'AmpOptimWrapper', 'MixedPrecisionOptimWrapper'):
+        raise UserError(f'--shard works with OptimWrapper and AmpOptimWrapper, but optim_wrapper names {wrapper}: use '
+                        'one of them, or leave --shard out')
+    optimizer = name(cfg.optim_wrapper.get('optimizer'))
+    if optimizer not in SHARDABLE:
+        raise UserError(f'--shard: the state of {optimizer} cannot be divided among processes; use one of '
+                        f'{", ".join(SHARDABLE)}, or leave --shard out')

@@ -11,6 +11,7 @@ import torch
 from mmengine.model import is_model_wrapper
 
 from ..errors import UserError
+from ..optim.sharding import SharedTensor
 from ..utils.files import atomic_write
 
 
@@ -95,6 +96,8 @@ class CheckpointWriter:
 
     def _copy(self, node, name: tuple):
         """A copy of nested containers; tensors go into the memory of the last copy."""
+        if isinstance(node, SharedTensor):
+            node = node.fetch()
         if isinstance(node, torch.Tensor):
             if node.layout != torch.strided or node.numel() == 0:
                 return node.detach().to('cpu', copy=True)
@@ -168,7 +171,8 @@ def run_checkpoint(runner, meta: dict, save_optimizer: bool, save_param_schedule
         meta['dataset_meta'] = runner.train_dataloader.dataset.metainfo
     checkpoint = {'meta': meta, 'state_dict': model.state_dict(), 'message_hub': runner.message_hub.state_dict()}
     if save_optimizer:
-        checkpoint['optimizer'] = runner.optim_wrapper.state_dict()
+        state = runner.optim_wrapper.state_dict()
+        checkpoint['optimizer'] = runner.shards.complete(state) if runner.shards else state
     schedulers = runner.param_schedulers
     if save_param_scheduler and schedulers is not None:
         checkpoint['param_schedulers'] = \

@@ -19,6 +19,7 @@ from ..models.compiling import DENSE_PARTS, compile_parts, graphs_made
 from ..utils.files import atomic_write
 from .checkpoint_writer import CheckpointWriter
 from .loops import position
+from .ranks import StopTogether
 from .work_dir import INTERRUPTED, begin_run, last_validation, note_validation
 
 
@@ -129,6 +130,7 @@ class SafeCheckpointHook(CheckpointHook):
         if not hasattr(runner, 'checkpoints'):  # mmengine's own Runner writes them itself
             runner.checkpoints = CheckpointWriter()
         self.saved_time = time.monotonic()
+        self.together, self.asked = StopTogether() if self.minutes else None, False
         self.run = None  # rank 0 alone writes checkpoints
         if is_main_process():
             continued = runner._resume == 'auto' or (runner._resume and runner._load_from is None)
@@ -149,10 +151,11 @@ class SafeCheckpointHook(CheckpointHook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         runner.checkpoints.check()
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
-        done = runner.iter + 1
-        if self.minutes and self.run and self.saved_at != done \
-                and time.monotonic() - self.saved_time >= 60 * self.minutes:
-            self.save_between(runner, done)
+        if self.minutes:
+            due = bool(self.run) and not self.asked and time.monotonic() - self.saved_time >= 60 * self.minutes
+            self.asked |= due
+            if self.together(due) and self.saved_at != runner.iter + 1:
+                self.save_between(runner, runner.iter + 1)
 
     def after_val_epoch(self, runner, metrics) -> None:
         super().after_val_epoch(runner, metrics)
@@ -171,7 +174,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._note_saved(done)
 
     def _note_saved(self, done: int) -> None:
-        self.saved_at, self.saved_time = done, time.monotonic()
+        self.saved_at, self.saved_time, self.asked = done, time.monotonic(), False
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         self.last_ckpt = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))

@@ -57,7 +57,7 @@ class InterruptHook(Hook):
             self._stop(runner, runner.iter)
 
     def _stop(self, runner, done: int) -> None:
-        if is_main_process() and self.checkpoints.saved_at != done:
+        if self.checkpoints.saved_at != done:
             self.checkpoints.save_between(runner, done)
         runner.checkpoints.wait()
         self.stop_together.wait_for_all()

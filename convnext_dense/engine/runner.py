@@ -9,14 +9,15 @@ import cv2
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_distributed, master_only
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from ..config import DATALOADERS
 from ..config.data_files import check_files
-from ..config.model_checks import check_channels, check_operators, check_weights
+from ..config.model_checks import check_channels, check_operators, check_sharding, check_weights
 from ..config.preflight import (
     annotation_files,
     check_built_dataset,
@@ -27,7 +28,10 @@ from ..config.preflight import (
 )
 from ..errors import UserError
 from ..mm.device import allow_tf32
+from ..mm.environment import launched_processes
 from ..optim.amp import for_this_machine
+from ..optim.saved_state import check_saved_state
+from ..optim.sharding import ShardedState, fetch_all
 from .checkpoint_writer import CheckpointWriter, run_checkpoint
 from .console import ConsoleHook, keep_dumps_off_screen
 from .hooks import LateRuntimeInfoHook
@@ -48,6 +52,7 @@ class DenseRunner(Runner):
     - Several CPU processes train with gloo, and SyncBN becomes BN there (torch's SyncBN needs a GPU).
     - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
     - Checkpoints are written while training goes on, and appear under their names when they are complete.
+    - ``shard_optimizer=True`` divides the optimizer's state among the processes (`ShardedState`).
     - A run resumes as if it had never stopped, on another number of processes too (`loops`, `samples`).
     - The screen shows what a user reads (`ConsoleHook`), and the first Ctrl-C saves a checkpoint (`InterruptHook`).
     - Evaluation of a two-stage detector ends NMS with the last box that is kept (`detection.nms`).
@@ -55,6 +60,7 @@ class DenseRunner(Runner):
     """
 
     _plan: BatchPlan | None = None  # of training, with a loop that resumes exactly
+    shards: ShardedState | None = None  # of the optimizer's state, with ``shard_optimizer``
 
     def build_logger(self, *args, **kwargs):
         logger = super().build_logger(*args, **kwargs)
@@ -107,7 +113,18 @@ class DenseRunner(Runner):
         if isinstance(optim_wrapper, dict) and self._plan and self._plan.passes > 1:
             steps = self._plan.passes * optim_wrapper.get('accumulative_counts', 1)
             optim_wrapper = {**optim_wrapper, 'accumulative_counts': steps}
-        return super().build_optim_wrapper(for_this_machine(optim_wrapper))
+        built = super().build_optim_wrapper(for_this_machine(optim_wrapper))
+        if isinstance(optim_wrapper, dict) and isinstance(built, OptimWrapper):
+            built.optimizer.register_load_state_dict_pre_hook(check_saved_state)
+            if self.cfg.get('shard_optimizer'):
+                self.shards = ShardedState(built.optimizer)
+                self.logger.info(f'the state of {type(built.optimizer).__name__} is divided among {self.world_size} '
+                                 f'processes: {self.shards.describe()}')
+        return built
+
+    def resume(self, filename, resume_optimizer=True, resume_param_scheduler=True, map_location='cpu') -> None:
+        """As mmengine's; the file is read into CPU memory, since a GPU has no room for it beside model and state."""
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
 
     def register_default_hooks(self, hooks=None) -> None:
         checkpoint = (hooks or {}).get('checkpoint')
@@ -163,10 +180,16 @@ class DenseRunner(Runner):
             auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base / steps}
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
-    @master_only
     def save_checkpoint(self, out_dir, filename, file_client_args=None, save_optimizer=True, save_param_scheduler=True,
                         meta=None, by_epoch=True, backend_args=None) -> None:
-        """As mmengine's, while training goes on; ``checkpoints`` knows when the file is complete."""
+        """As mmengine's, while training goes on; ``checkpoints`` knows when the file is complete.
+
+        Every process calls this; rank 0 writes.
+        """
+        if not is_main_process():
+            if save_optimizer and self.shards:
+                fetch_all(self.shards.complete(self.optim_wrapper.state_dict())['state'])
+            return
         meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
         for hook in self.hooks:
             if isinstance(hook, LateRuntimeInfoHook):
@@ -189,7 +212,7 @@ def start_worker(then, worker: int) -> None:
 
 
 def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None = None, auto_scale_lr: bool = False,
-                     launcher: str = 'none') -> Config:
+                     launcher: str = 'none', shard: bool = False) -> Config:
     """Apply the train tool's flags, check the config, and return it.
 
     Args:
@@ -197,6 +220,7 @@ def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None
         amp: 'fp16' or 'bf16' mixed precision, 'off' for float32, None for what the recipe says.
         auto_scale_lr: scale the learning rate by the batch size over the recipe's.
         launcher: 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'.
+        shard: divide the optimizer's state among the processes.
 
     Raises:
         UserError: a data file, class count or flag that cannot work; found before anything is built.
@@ -210,6 +234,10 @@ def prepare_training(cfg: Config, *, resume: str | bool = False, amp: str | None
             raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size '
                             '(the global batch its learning rate is for); add it')
         cfg.auto_scale_lr.enable = True
+    if shard:
+        cfg.shard_optimizer = True
+    if cfg.get('shard_optimizer'):
+        check_sharding(cfg, launched_processes(launcher))
     if resume or cfg.get('resume'):
         set_resume(cfg, resume)
     check_numbers(cfg)

@@ -10,6 +10,7 @@ from importlib import import_module, metadata
 
 from ..errors import UserError
 
+PROCESS_VARIABLES = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
 RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 INSTALL_HINT = "pip install 'convnext-dense[openmmlab]'"
 
@@ -55,3 +56,8 @@ def versions() -> dict[str, str]:
 def launched_rank(launcher: str) -> int:
     """Rank of this process among those that ``launcher`` started, by its environment; 0 without a launcher."""
     return int(os.environ.get(RANK_VARIABLES.get(launcher, ''), 0))
+
+
+def launched_processes(launcher: str) -> int:
+    """Number of processes that ``launcher`` started, by the environment; 1 without a launcher."""
+    return int(os.environ.get(PROCESS_VARIABLES.get(launcher, ''), 1))
