@@ -16,6 +16,7 @@ COMMANDS = {
     'models and this machine': ('model_info', 'roadmap', 'benchmark', 'check_ops', 'check_swap', 'demo'),
 }
 RESUMABLE = ('train',)  # commands with --resume
+WITHOUT_TORCH = ('convert_dataset', 'make_shapes')  # commands that import neither torch nor the MM packages
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def run(name: str) -> None:
             environment.require(error.name)  # one sentence for a package that is not installed
             raise
 
-    run_tool(main, resumable=name in RESUMABLE)
+    run_tool(main, resumable=name in RESUMABLE, with_torch=name not in WITHOUT_TORCH)
 
 
 def overview() -> str:

@@ -18,7 +18,7 @@ from ..mm.environment import launched_rank
 COMMAND = 'CONVNEXT_DENSE_COMMAND'  # in it, tools/dist_train.sh and slurm_train.sh tell how they were called
 
 
-def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
+def run_tool(main: Callable[[], None], resumable: bool = False, with_torch: bool = True) -> None:
     """Run a tool's ``main`` and exit: 0 when it worked, 2 after an error the user can fix, 130 or 143 when stopped.
 
     A `UserError`, a file that cannot be read or written, a full disk and a killed worker of a data loader are one line
@@ -30,6 +30,7 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
     Args:
         main: the tool.
         resumable: whether the tool has --resume; what stops it then says how to continue.
+        with_torch: whether torch and the MM packages are prepared first, which takes seconds.
     """
     # a parent that ignores SIGINT (a background shell, for one) passes that on to its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,7 +38,7 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGUSR1, _terminate)
     try:
-        _run(main)
+        _run(main, with_torch)
     except UserError as error:
         tell_other_ranks(error)
         # raised in a data loader's worker, the sentence arrives at the end of that process's traceback
@@ -65,8 +66,8 @@ def run_tool(main: Callable[[], None], resumable: bool = False) -> None:
         fail(f'a process that loads data died ({explain_killed(str(killed))}{go_on}')
 
 
-def _run(main: Callable[[], None]) -> None:
-    """Run a tool's ``main``; with --help without torch and the MM packages, whose import takes seconds."""
+def _run(main: Callable[[], None], with_torch: bool) -> None:
+    """Run a tool's ``main``; with --help it runs without torch."""
     if {'-h', '--help'} & set(sys.argv[1:]):
         text = io.StringIO()
         try:
@@ -75,7 +76,8 @@ def _run(main: Callable[[], None]) -> None:
         finally:
             print(as_called(text.getvalue()), end='', flush=True)
         return
-    convnext_dense.prepare()
+    if with_torch:
+        convnext_dense.prepare()
     main()
     if rank_watch() is not None:
         rank_watch().close()
