@@ -1,16 +1,13 @@
 """A training step, ours beside the stock stack: its time by part, what it launches, where it waits."""
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
 from copy import deepcopy
-from io import StringIO
 from pathlib import Path
 from statistics import median
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
@@ -22,6 +19,7 @@ from ..errors import UserError
 from ..mm.device import use_device
 from ..optim.amp import for_this_machine
 from ..recipes.model_info import published_input
+from ..utils.quiet import quiet
 from .backbone import SIDE, describe_machine, matrix_products, peak_memory
 from .compare import spread_scores
 from .made_batches import made_samples, with_plain_masks
@@ -128,18 +126,6 @@ def build_trainers(cfg: Config, device: str, compare: bool) -> dict[str, Trainer
         stock = Trainer(cfg, cfg.optim_wrapper if device == 'cuda' else for_this_machine(cfg.optim_wrapper), device)
     stock.model.load_state_dict(ours.model.state_dict())
     return dict(stock=stock, ours=ours)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the lines that mmengine, mmdet and mmseg log or print for every parameter."""
-    logger = MMLogger.get_current_instance()
-    logger.disabled = True
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.disabled = False
 
 
 def without_randomness(model: dict) -> None:

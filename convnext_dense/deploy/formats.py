@@ -1,9 +1,5 @@
 """Writing a graph in each format, its metadata inside."""
-import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +8,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..runtime.backends import SUFFIXES, needed
 from ..runtime.metadata import KEY, Metadata
+from ..utils.quiet import quiet
 
 OPSETS = range(18, 22)  # RoiAlign's half-pixel mode is of 16; TensorRT 10 takes up to 22
 INPUT = 'images'
@@ -97,22 +94,6 @@ def remainder(dividend, divisor):
 
 
 WRITERS = {'torch': write_torch, 'onnx': write_onnx, 'openvino': write_openvino}
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporters' progress messages and warnings about their own code."""
-    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir', 'torch.export')]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def suffix_of(kind: str) -> str:

@@ -1,5 +1,4 @@
 """Static quantisation of an ONNX file to int8 by onnxruntime's own quantiser."""
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from ..runtime import Predictor
 from ..runtime.backends import needed
 from ..runtime.metadata import KEY, Metadata
+from ..utils.quiet import quiet
 
 # What computes in int8: convolutions and matrix products with constant weights. Normalisation, activations, box
 # decoding, suppression and pooling stay in float32, and so do the layers that give scores and box deltas.
@@ -34,17 +34,13 @@ def quantize(file: Path, images: Sequence[Path], metadata: Metadata) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantised = Path(folder, 'prepared.onnx'), Path(folder, 'quantised.onnx')
-        disabled = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # the quantiser writes hints to the root logger
-        try:
+        with quiet():  # the quantiser writes hints to the root logger
             quant_pre_process(file, prepared, skip_symbolic_shape=True)
             quantization.quantize_static(
                 prepared, quantised, calibration_reader(file, images), quant_format=quantization.QuantFormat.QDQ,
                 activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
                 per_channel=True, op_types_to_quantize=list(QUANTISED),
                 nodes_to_quantize=quantised_nodes(onnx.load(prepared).graph))
-        finally:
-            logging.disable(disabled)
         model = onnx.load(quantised)
         del model.metadata_props[:]
         model.metadata_props.add(key=KEY, value=metadata.to_json())

@@ -1,6 +1,4 @@
 """How long a project would train on this machine, from a few measured steps."""
-import contextlib
-import io
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from ..engine.runner import DenseRunner
 from ..errors import first_line
 from ..mm.device import use_device
 from ..optim.amp import for_this_machine
+from ..utils.quiet import quiet
 from .plan import Plan
 
 STEPS = 3  # the first one, which allocates memory, does not count
@@ -32,7 +31,7 @@ def estimate(file: Path, plan: Plan, device: str) -> str:
         device: 'cuda' or 'cpu'.
     """
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # mmengine prints the learning rate of every parameter
+        with quiet():  # mmengine prints the learning rate and the initialisation of every parameter
             step = measure_step(load_config(str(file)), device)
     except Exception as error:  # the project is written; checking and training say what is wrong
         return f'Training time: not measured ({type(error).__name__}: {first_line(error)}).'

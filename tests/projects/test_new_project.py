@@ -250,6 +250,7 @@ def test_the_training_time_is_estimated(tmp_path, monkeypatch):
     said = must_run('new_project', tmp_path / 'one', '--data', data, *options).out
     found = re.search(r'Training time: about \S+ \w+ on this machine, an estimate from steps of (\S+) seconds\.', said)
     assert found and 0 < float(found[1]) < 60, said
+    assert 'mmengine' not in said  # nothing of the measured steps' own log
     chosen = plan_project(str(data), None, 'atto', 'random', 64, 2, 12, 'cpu')  # 36 steps, 10 validations of 6 images
     monkeypatch.setattr(timing, 'measure_step', lambda cfg, device: 60.0)
     assert 'about 46 minutes on this machine' in timing.estimate(tmp_path / 'one/config.py', chosen, 'cpu')

@@ -18,6 +18,7 @@ from convnext_dense.projects import choose
 from convnext_dense.visualization import draw
 
 NAMES = [name for names in COMMANDS.values() for name in names]
+HEAVY = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'matplotlib')
 READ_ONLY = Path('/sys/kernel')  # whoever runs the tests, root included, can create nothing there
 
 
@@ -80,8 +81,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(monkeypatch, capfd):
 
 def test_help_needs_neither_torch_nor_the_mm_packages(tmp_path):
     """All commands' --help in processes that cannot import them."""
-    heavy = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'matplotlib')
-    source = f'import sys; sys.modules.update(dict.fromkeys({heavy}))\n' \
+    source = f'import sys; sys.modules.update(dict.fromkeys({HEAVY}))\n' \
              'sys.argv = sys.orig_argv = ["convnext-dense"]\n' \
              'import io, contextlib, convnext_dense.cli as cli\n' \
              f'for name in {NAMES}:\n' \
@@ -95,6 +95,21 @@ def test_help_needs_neither_torch_nor_the_mm_packages(tmp_path):
     assert done.stderr == ''
     shown = re.findall(r'^(\w+) 0 usage: convnext-dense (\w+)', done.stdout, re.M)
     assert [name for name, _ in shown] == NAMES and all(name == used for name, used in shown)
+
+
+def test_data_is_made_and_converted_without_torch(tmp_path):
+    """In a process that cannot import torch and the MM packages, which take seconds."""
+    source = f'import sys; sys.modules.update(dict.fromkeys({HEAVY}))\n' \
+             'sys.argv = sys.orig_argv = ["convnext-dense", *sys.argv[1:]]\n' \
+             'import convnext_dense.cli as cli\n' \
+             'cli.main()\n'
+    for words in (['make_shapes', '--out', 'shapes', '--train', '2', '--val', '1'],
+                  ['convert_dataset', 'shapes/coco', 'yolo', '--to', 'yolo'],
+                  ['convert_dataset', 'yolo', 'again']):
+        done = subprocess.run([sys.executable, '-c', source, *words], text=True, capture_output=True, cwd=tmp_path,
+                              env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / 'again').rglob('*.jpg'))) == 3
 
 
 def test_words_on_a_command_line_are_those_of_the_package():

@@ -295,7 +295,7 @@ def grn_scale_backward(sums, norm, gamma, factor, for_gamma, chunks, channels, e
 
 @triton.jit
 def positions_tile(positions, channels, TILE: tl.constexpr, BLOCK: tl.constexpr):
-    """This program's sample, its channels, which of them there are, and the places and mask of its (TILE, BLOCK) values.
+    """Sample, channels, which of them there are, and the places and mask of (TILE, BLOCK) values of this program.
 
     Grid: channels / BLOCK, positions / TILE, samples.
     """
