@@ -14,10 +14,10 @@ test: $(VENV)/.done
 	$(RUN) -m pytest -n 2 -m "not slow"
 
 # everything; CI runs `test` and `test-slow` one after the other
-test-all: $(VENV)/.done
+test-all: $(VENV)/.s3
 	$(RUN) -m pytest -n 2
 
-test-slow: $(VENV)/.done
+test-slow: $(VENV)/.s3
 	$(RUN) -m pytest -n 2 -m slow
 
 lint: $(VENV)/.done
@@ -49,6 +49,10 @@ $(VENV)/.installed: setup.py pyproject.toml
 
 $(VENV)/.done: $(VENV)/.installed
 	$(BIN)/python -m pip install --no-input -e '.[openmmlab,test,docs]'
+	touch $@
+
+$(VENV)/.s3: $(VENV)/.done
+	$(BIN)/python -m pip install --no-input -e '.[test-s3]'
 	touch $@
 
 # starts as hard links to what $(VENV) has, so torch and its CUDA packages are downloaded once and lie on the disk once

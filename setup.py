@@ -31,7 +31,8 @@ class BuildWithConfigsAndTools(build_py):
 # needs pkg_resources for every `package::` base, which setuptools 81 removed.
 UNDECLARED = ['ftfy', 'regex', 'setuptools<81']
 # Backbones, checkpoints, evaluation. Not required by the package itself: its runtime for exported models does without.
-TORCH = ['torch>=2.4', 'torchvision>=0.19', 'faster-coco-eval>=1.6', 'safetensors>=0.4', 'pyyaml>=6', 'filelock>=3.10']
+TORCH = ['torch>=2.4', 'torchvision>=0.19', 'faster-coco-eval>=1.6', 'safetensors>=0.4', 'pyyaml>=6', 'filelock>=3.10',
+         'fsspec>=2023.5']
 EXPORT = ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18']
 
 setup(
@@ -59,10 +60,13 @@ setup(
         'onedl': [*TORCH, 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
                   'onedl-mmsegmentation>=1.4.2', *UNDECLARED],
         'hub': ['huggingface_hub>=0.23'],  # for hf-hub: checkpoints
+        's3': ['s3fs>=2023.5'],  # data behind s3:// (docs/scaling.md)
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
         'export': EXPORT,
         'runtime': ['onnxruntime>=1.18'],  # exported models (docs/deploy.md), without torch
         'openvino': ['openvino>=2024.4'],
+        # what the tests of s3:// need; half a minute, so not in 'test'
+        'test-s3': ['s3fs>=2023.5', 'moto[s3]>=5', 'flask>=3', 'flask-cors>=4'],
         'test': [*EXPORT, 'openvino>=2024.4', 'pytest>=8', 'pytest-xdist>=3', 'ruff==0.17.5', 'import-linter>=2.5',
                  'wheel', 'timm>=1.0', 'transformers>=4.56', 'tidecv>=1.0.1', 'supervision>=0.25',
                  'nbclient>=0.10', 'ipykernel>=6'],

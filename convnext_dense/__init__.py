@@ -41,6 +41,7 @@ def prepare() -> None:
 
         patches.resolve_configs(OWN_PREFIX, find_config)
         patches.escape_dumped_configs()
+        patches.read_data_anywhere()
         patches.load_safely(read_checkpoint)
         patches.stand_in_for_mmpretrain(ConvNeXt)
         patches.load_strictly(loading.has_our_backbone, load_in_runner)

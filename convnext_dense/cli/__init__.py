@@ -9,7 +9,7 @@ from .running import run_tool
 
 # in the order in which a user needs them; each module's docstring begins with the line that --help shows
 COMMANDS = {
-    'data': ('convert_dataset', 'check_dataset', 'browse_dataset', 'make_shapes'),
+    'data': ('convert_dataset', 'check_dataset', 'browse_dataset', 'write_shards', 'make_shapes'),
     'training': ('new_project', 'train', 'show_lr'),
     'evaluation and inference': ('test', 'report', 'predict', 'reproduce'),
     'checkpoints and deployment': ('convert_checkpoint', 'publish_checkpoint', 'export'),

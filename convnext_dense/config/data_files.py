@@ -1,16 +1,18 @@
 """Image and label files of a data set: all present before training, and named when one turns out to be wrong."""
+import io
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 from mmengine.dist import is_main_process
 
 from ..errors import UserError
+from ..utils.data_source import is_usable_file, read_file
 from ..utils.image_values import check_values
 from ..utils.images import image_size
+from ..utils.storage import is_url
 
 FILE_KEYS = ('img_path', 'seg_map_path')  # where a sample's record has its files
 
@@ -30,7 +32,7 @@ def check_files(dataset) -> None:
         if is_main_process():
             for index in range(len(leaf)):
                 for file in _files(leaf, index):
-                    if not os.path.isfile(file) or os.path.getsize(file) == 0:
+                    if not is_usable_file(file):
                         raise _unreadable(file, leaf)
         leaf.prepare_data = partial(_prepare_or_name_file, leaf)
 
@@ -45,13 +47,13 @@ def leaves(dataset) -> Iterator:
 
 
 def _files(dataset, index: int) -> list[str]:
-    """Local files of a sample; what is on remote storage (``scheme://...``) is left to its reader."""
+    """Paths or URLs of a sample's files, without URLs that a backend of the config reads."""
     if hasattr(dataset, 'sample_files'):  # ours, which need not read the annotations for it
         files = dataset.sample_files(index)
     else:
         info = dataset.get_data_info(index)
         files = [info[key] for key in FILE_KEYS if isinstance(info.get(key), str)]
-    return [file for file in files if '://' not in file]
+    return [file for file in files if not (is_url(file) and getattr(dataset, 'backend_args', None))]
 
 
 def _prepare_or_name_file(dataset, index: int):
@@ -64,6 +66,8 @@ def _prepare_or_name_file(dataset, index: int):
         _check_header(file, partial(check_values, value_range=loaded_range(dataset)) if file == image else image_size)
     try:
         sample = type(dataset).prepare_data(dataset, index)
+    except UserError:
+        raise
     except Exception as error:  # readers fail in many ways, mostly without the name of the file
         for file in _files(dataset, index):
             if not _is_image(file):
@@ -83,7 +87,7 @@ def loaded_range(dataset) -> tuple[float, float] | None:
 def _check_header(file: str, check: Callable) -> None:
     """Refuse what an image's header says to be unfit; what PIL cannot identify goes to its reader."""
     try:
-        check(file)
+        check(file if os.path.isfile(file) else io.BytesIO(read_file(file)), name=file)
     except OSError:
         pass
 
@@ -105,7 +109,7 @@ def _check_labels(dataset, index: int, sample) -> None:
 
 def _is_image(file: str) -> bool:
     try:
-        content = np.frombuffer(Path(file).read_bytes(), np.uint8)
+        content = np.frombuffer(read_file(file), np.uint8)
     except OSError:
         return False
     return content.size > 0 and cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is not None

@@ -8,6 +8,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..errors import UserError, few
+from ..utils.data_source import is_file, is_folder, join_paths, read_file
+from ..utils.storage import is_url
 from .data_files import leaves
 from .dataloaders import DATALOADERS, datasets_of
 
@@ -70,7 +72,7 @@ def check_config(cfg: Config, loaders: tuple[str, ...]) -> None:
             _check_class_count(cfg, loader, dataset)
         for evaluator in _as_list(cfg.get(loader.replace('_dataloader', '_evaluator'))):
             ann_file = evaluator.get('ann_file')
-            if isinstance(ann_file, str) and ann_file and not Path(ann_file).is_file():
+            if isinstance(ann_file, str) and ann_file and not is_file(ann_file):
                 raise UserError(f'{loader.replace("_dataloader", "_evaluator")}.ann_file {ann_file} does not exist: '
                                 'put the annotations there, or point --data-root at the folder that has them')
 
@@ -93,8 +95,9 @@ def explain_empty(loader: dict) -> UserError:
     """The error to raise when no image of a loader's data set is left after filtering."""
     sentences = []
     for dataset in datasets_of(loader):
-        ann_file, classes = Path(dataset.get('data_root') or '', dataset.get('ann_file') or ''), _classes(dataset) or ()
-        if ann_file.suffix == '.json' and ann_file.is_file():
+        ann_file = join_paths(dataset.get('data_root'), dataset.get('ann_file') or '')
+        classes = _classes(dataset) or ()
+        if ann_file.endswith('.json') and is_file(ann_file):
             missing = _lacks_classes(ann_file, classes)
             if missing is not None:
                 return missing
@@ -105,13 +108,13 @@ def explain_empty(loader: dict) -> UserError:
 
 def annotation_files(loader: dict) -> str:
     """The annotation files of a loader's data sets, for a sentence about them."""
-    return ', '.join(str(Path(dataset.get('data_root') or '', dataset['ann_file']))
+    return ', '.join(join_paths(dataset.get('data_root'), dataset['ann_file'])
                      for dataset in datasets_of(loader) if dataset.get('ann_file'))
 
 
 def _explain_categories(ann_file, classes) -> UserError:
     """The error to raise when a file's categories are not one for each class."""
-    names = Counter(category['name'] for category in json.loads(Path(ann_file).read_text())['categories'])
+    names = Counter(category['name'] for category in json.loads(read_file(ann_file))['categories'])
     for where, found, remedy in ((f'{ann_file} has', names, 'give each category a name of its own'),
                                  ('metainfo.classes of the data set has', Counter(classes), 'name each class once')):
         twice = [name for name, count in found.items() if count > 1 and name in classes]
@@ -123,7 +126,7 @@ def _explain_categories(ann_file, classes) -> UserError:
 
 
 def _lacks_classes(ann_file, classes) -> UserError | None:
-    names = [category['name'] for category in json.loads(Path(ann_file).read_text())['categories']]
+    names = [category['name'] for category in json.loads(read_file(ann_file))['categories']]
     missing = [name for name in classes if name not in names]
     if not missing:
         return None
@@ -134,21 +137,21 @@ def _lacks_classes(ann_file, classes) -> UserError | None:
 
 def _check_paths(loader: str, dataset: dict) -> None:
     root = dataset.get('data_root') or ''
-    if root and not Path(root).is_dir():
+    if root and not is_folder(root):
         raise UserError(f'{loader}: data folder {root} does not exist: put the data there or set its location with '
                         '--data-root')
     for key in PATH_KEYS:
         if dataset.get(key):
-            file = Path(root, dataset[key])
-            if not file.is_file():
+            file = join_paths(root, dataset[key])
+            if not is_file(file):
                 raise UserError(f'{loader}: {key} {file} does not exist: expected the annotations there (layout in the '
                                 'README); put them there or set their location with --data-root')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
-        folder = Path(root, prefix or '')
-        if not folder.is_dir():
+        folder = join_paths(root, prefix or '')
+        if not is_folder(folder):
             raise UserError(f'{loader}: folder {folder} ({name}) does not exist: expected the files there (layout in '
                             'the README); put them there or set their location with --data-root')
-        if not any(folder.iterdir()):
+        if not is_url(folder) and not any(Path(folder).iterdir()):
             raise UserError(f'{loader}: folder {folder} ({name}) is empty: expected image files there')
 
 

@@ -36,8 +36,11 @@ class FastCocoDataset(CocoDataset):
             return
         if self.proposal_file is not None:
             raise UserError('FastCocoDataset has no proposal_file: use type="CocoDataset" for proposals from a file')
-        with get_local_path(self.ann_file, backend_args=self.backend_args) as file:
-            self.index = open_index(file)
+        if self.backend_args:  # another backend of mmengine's
+            with get_local_path(self.ann_file, backend_args=self.backend_args) as file:
+                self.index = open_index(file)
+        else:
+            self.index = open_index(self.ann_file)
         names = self.metainfo['classes']
         self.cat_ids = [entry['id'] for entry in self.index.categories if entry['name'] in names]
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}

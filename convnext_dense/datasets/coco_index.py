@@ -13,8 +13,11 @@ from filelock import FileLock
 from mmengine.logging import print_log
 
 from ..errors import UserError, few
-from ..utils.files import cache_folder, written_whole
+from ..utils.data_source import local_file
+from ..utils.files import atomic_write, cache_folder, written_whole
 from ..utils.progress import progress_bar
+from ..utils.shards import find_shards
+from ..utils.storage import is_url, object_version
 from .json_stream import stream_json
 from .json_values import is_number
 
@@ -85,13 +88,46 @@ def open_index(ann_file: str | os.PathLike) -> CocoIndex:
     """Open the index of a COCO json file; it is built first where this content has none.
 
     Indexes lie in ``annotations/`` of the cache folder (`cache_folder`) under the SHA-256 of the file's content. Of
-    several processes that ask at once, one builds and the others wait.
+    several processes that ask at once, one builds and the others wait. A file behind a URL is read once per machine and
+    version.
+
+    Args:
+        ann_file: a path or URL, also of a file in shards.
 
     Raises:
         UserError: the file is no COCO ground truth, an entry lacks a key or has a wrong value, it changed while it was
             read, or the index cannot be written.
     """
-    ann_file = Path(ann_file)
+    if is_url(ann_file):
+        return _open_remote(str(ann_file))
+    with local_file(ann_file) as file:
+        return _open_local(file)
+
+
+def _open_remote(url: str) -> CocoIndex:
+    version = object_version(url) if find_shards(url) is None else None
+    folder = cache_folder() / 'annotations'
+    known = folder / f'{version}.digest'  # has the digest of the content that this version of the object had
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{known}.lock'):
+        if version is not None and known.is_file():
+            index = _existing(folder / f'{known.read_text()[:32]}.{FORMAT}')
+            if index is not None:
+                return index
+        with local_file(url) as file:
+            try:
+                index = _open_local(file)
+            except UserError as error:
+                raise UserError(str(error).replace(str(file), url)) from error
+        if version is not None:
+            if object_version(url) != version:
+                raise UserError(f'{url} changed while it was read: start again when it is complete')
+            with atomic_write(known) as part:
+                part.write_text(index.folder.name)
+    return index
+
+
+def _open_local(ann_file: Path) -> CocoIndex:
     digest = _digest(ann_file)
     folder = cache_folder() / 'annotations' / f'{digest[:32]}.{FORMAT}'
     try:

@@ -162,6 +162,23 @@ def escape_dumped_configs() -> None:
     Config.pretty_text = property(lambda self: stock(self).replace('{{', r'\x7b\x7b'))  # it has them in strings only
 
 
+def read_data_anywhere() -> None:
+    """Have mmengine read data from tar shards and from the URLs of `utils.storage`, with retries and a cache.
+
+    Its own backends read local files, https without retries, and s3 with a package that is not public; the latter two
+    remain under the names ``http`` and ``petrel`` (``backend_args``). Without aiohttp, http and https stay as they are.
+    """
+    if not _first('read_data_anywhere'):
+        return
+    from mmengine.fileio import register_backend
+
+    from ..utils.storage import SCHEMES
+    from .data_backend import DiskBackend, RemoteBackend
+    remote = [scheme for scheme, package in SCHEMES.items() if package != 'aiohttp' or installed(package)]
+    register_backend('data', RemoteBackend, force=True, prefixes=remote)
+    register_backend('disk', DiskBackend, force=True, prefixes='')
+
+
 def register_subclasses() -> None:
     """Have mmdet's and mmseg's registries import our subclasses of their classes when first used, not before.
 

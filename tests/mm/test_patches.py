@@ -44,6 +44,10 @@ with open(os.path.join(folder, 'mine.py'), 'w') as file:
     file.write("_base_ = 'convnext_dense::det/_base_/coco_instance.py'")
 needed['resolve_configs'] = fails(lambda: Config.fromfile(os.path.join(folder, 'mine.py')))
 
+from mmengine import fileio
+needed['read_data_anywhere'] = (fails(lambda: fileio.get('gs://bucket/x'), KeyError)
+                                and fails(lambda: fileio.get('s3://bucket/x'), ImportError))
+
 name = '{{$NO_SUCH_VARIABLE:x}}'
 Config(dict(classes=[name])).dump(os.path.join(folder, 'dumped.py'))
 needed['escape_dumped_configs'] = Config.fromfile(os.path.join(folder, 'dumped.py')).classes != [name]
@@ -79,7 +83,8 @@ def needed() -> dict:
 
 
 @pytest.mark.parametrize('name', ['allow_own_checkpoints', 'compute_on_cpu', 'escape_dumped_configs', 'resolve_configs',
-                                  'load_safely', 'load_strictly', 'stand_in_for_mmpretrain', 'ssd'])
+                                  'load_safely', 'load_strictly', 'read_data_anywhere', 'stand_in_for_mmpretrain',
+                                  'ssd'])
 def test_upstream_still_needs(name, needed):
     assert needed[name], f'{name} is no longer needed: remove it'
 
@@ -122,7 +127,7 @@ def test_every_patch_is_tested():
     public = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith('_')}
     assert public == {'before_mm_imports', 'disable_broken_mmpretrain', 'allow_own_checkpoints', 'compute_on_cpu',
                       'escape_dumped_configs', 'resolve_configs', 'load_safely', 'load_strictly', 'register_subclasses',
-                      'stand_in_for_mmpretrain'}
+                      'read_data_anywhere', 'stand_in_for_mmpretrain'}
 
 
 def foreign_changes(source: str) -> list[str]:
