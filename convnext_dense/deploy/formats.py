@@ -1,4 +1,5 @@
 """Writing a graph in each format, its metadata inside."""
+import math
 import os
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def write_onnx(graph: nn.Module, images: Tensor, dynamic: dict, metadata: Metada
     for package in ('onnx', 'onnxscript'):
         needed(package, f'export to {file.suffix}')
     translations = {torch.ops.aten.floor_divide.default: floor_divide, torch.ops.aten.remainder.Scalar: remainder,
-                    torch.ops.aten.remainder.Tensor: remainder}
+                    torch.ops.aten.remainder.Tensor: remainder, torch.ops.aten.gelu.default: gelu}
     if metadata.task == 'det':
         translations[torch.ops.convnext_dense.nms_mask.default] = nms_mask
     program = torch.onnx.export(
@@ -91,6 +92,15 @@ def remainder(dividend, divisor):
     """``%`` of the graphs, as `floor_divide`."""
     from onnxscript import opset18 as op
     return op.Sub(dividend, op.Mul(op.Div(dividend, divisor), divisor))
+
+
+def gelu(x, approximate: str = 'none'):
+    """Exact GELU in the order of operators in which onnxruntime finds it, and computes it and the bias in one pass."""
+    from onnxscript import opset18 as op
+    root = op.CastLike(op.Constant(value_float=math.sqrt(2)), x)
+    erf = op.Erf(op.Div(x, root))
+    one, half = op.CastLike(op.Constant(value_float=1.0), x), op.CastLike(op.Constant(value_float=0.5), x)
+    return op.Mul(op.Mul(x, op.Add(erf, one)), half)
 
 
 WRITERS = {'torch': write_torch, 'onnx': write_onnx, 'openvino': write_openvino}

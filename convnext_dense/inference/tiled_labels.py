@@ -1,4 +1,4 @@
-"""The label map of a large image from the class scores of its tiles, averaged where they overlap. Needs no torch."""
+"""Label maps from class scores of parts of an image, averaged where they overlap. Needs no torch."""
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -7,7 +7,7 @@ import numpy as np
 
 from .tiling import Tiling, predict_tiles
 
-BLOCK = 64  # side in pixels of what is upsampled at one time
+BLOCK = 32  # side in pixels of what is upsampled at one time
 
 
 @dataclass
@@ -90,12 +90,15 @@ def upsampling(scores: np.ndarray, place: tuple[slice, slice], places: Sequence[
         padding: pixels that were added, ((top, bottom), (left, right)).
         original: (height, width) of the tile.
     """
-    matrices = []
+    matrices, starts = [], []
     for axis in (0, 1):
         spans = tuple(sorted({(other[axis].start, other[axis].stop) for other in places}))
-        matrices.append(side_matrix(scores.shape[axis], (place[axis].start, place[axis].stop), spans, size[axis],
-                                    tuple(padding[axis]), original[axis], align_corners))
-    return Scores(scores, *matrices)
+        matrix = side_matrix(scores.shape[axis], (place[axis].start, place[axis].stop), spans, size[axis],
+                             tuple(padding[axis]), original[axis], align_corners)
+        seen = np.flatnonzero(matrix.any(axis=1))  # by the window; without a gap
+        starts.append(int(seen[0]) if len(seen) else 0)
+        matrices.append(matrix[starts[-1]:starts[-1] + len(seen)])
+    return Scores(scores, *matrices, *starts)
 
 
 @lru_cache(maxsize=256)
@@ -122,6 +125,22 @@ def side_matrix(length: int, span: tuple[int, int], spans: tuple[tuple[int, int]
     return placed if len(placed) == original else bilinear(len(placed), original, align_corners) @ placed
 
 
+def label_map(parts: Sequence[Scores], size: tuple[int, int]) -> np.ndarray:
+    """Labels of an image (height, width): of every pixel, the class with the highest sum of all parts' scores.
+
+    Args:
+        parts: that together cover the image; their places are in it.
+        size: (height, width).
+
+    Returns:
+        (height, width), uint8; uint16 with more than 255 classes.
+    """
+    labels = _empty(size, parts[0].values.shape[-1])
+    for block, index in _blocks(parts, 0, 0, *size):
+        labels[index] = block
+    return labels
+
+
 def segment_tiled(image: np.ndarray, tiling: Tiling, scores_of: Callable, together: int = 1) -> np.ndarray:
     """Labels of an image: of every pixel, the class with the highest mean score over the tiles that see it.
 
@@ -144,12 +163,16 @@ def segment_tiled(image: np.ndarray, tiling: Tiling, scores_of: Callable, togeth
     for (x, y, _, _), found in predict_tiles(image, tiling.tiles(height, width), scores_of, together):
         pending += [Scores(part.values, part.rows, part.columns, y + part.top, x + part.left) for part in found]
         if labels is None:
-            labels = np.empty((height, width), np.uint8 if found[0].values.shape[-1] <= 255 else np.uint16)
+            labels = _empty((height, width), found[0].values.shape[-1])
         right, bottom = ends[0][x], ends[1][y]  # up to the next tile, which sees none of this block
         for block, index in _blocks(pending, y, x, bottom, right):
             labels[index] = block
         pending = [rest for part in pending if (rest := _rest(part, y, bottom, right)) is not None]
     return labels
+
+
+def _empty(size: tuple[int, int], classes: int) -> np.ndarray:
+    return np.empty(size, np.uint8 if classes <= 255 else np.uint16)
 
 
 def _rest(part: Scores, top: int, bottom: int, right: int) -> Scores | None:
@@ -161,7 +184,7 @@ def _rest(part: Scores, top: int, bottom: int, right: int) -> Scores | None:
     return rest
 
 
-def _blocks(parts: list[Scores], top: int, left: int, bottom: int, right: int
+def _blocks(parts: Sequence[Scores], top: int, left: int, bottom: int, right: int
             ) -> Iterator[tuple[np.ndarray | int, tuple[slice, slice]]]:
     """Labels of the pixels of a rectangle, with their place, a small block at a time."""
     for y in range(top, bottom, BLOCK):

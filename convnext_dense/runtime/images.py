@@ -1,6 +1,6 @@
-"""Images for a graph, and masks and scores back at the size of the image, in numpy and OpenCV.
+"""Images for a graph, and masks back at the size of the image, in numpy and OpenCV.
 
-The arithmetic is that of the test pipelines and of mmdet's and mmseg's post-processing.
+The arithmetic is that of the test pipelines and of mmdet's post-processing.
 """
 import cv2
 import numpy as np
@@ -82,10 +82,3 @@ def sampling(pixels: slice, low: np.float32, high: np.float32, length: int) -> n
     following = np.clip(first.astype(np.int64) + 2, 0, length + 1)
     weights[index, following] += share
     return weights[:, 1:-1]
-
-
-def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps (C, h, w) at another size by bilinear interpolation, as torch's with ``align_corners=False``."""
-    if scores.shape[1:] == tuple(size):
-        return scores
-    return np.stack([cv2.resize(each, tuple(size)[::-1], interpolation=cv2.INTER_LINEAR) for each in scores])

@@ -13,16 +13,15 @@ from PIL import Image
 from ..errors import UserError
 from ..inference.arrays import to_rgb
 from ..inference.results import Detections, Segmentation
-from ..inference.tiled_labels import Scores, segment_tiled, upsampling
+from ..inference.tiled_labels import Scores, label_map, segment_tiled, upsampling
 from ..inference.tiling import Tiling, detect_tiled
 from ..utils.images import TILED_MAX_PIXELS, OversizedImageError, allow_pixels
 from ..utils.windows import window_starts
 from ..visualization.draw import UNREADABLE, Colour, check_readable, read_image
 from .backends import open_model
-from .images import paste, prepare, upsample
+from .images import paste, prepare
 
 Picture = str | os.PathLike | np.ndarray | Image.Image | BinaryIO
-CLASSES_TOGETHER = 32  # whose scores are at the size of the image at one time
 
 
 @dataclass(frozen=True)
@@ -151,14 +150,16 @@ class Predictor:
 
     def class_scores(self, sample: Sample) -> np.ndarray:
         """Scores (classes, H, W) of a segmentor at the size of the image, before the best class is chosen."""
-        windows, = self._windows([sample])
-        return self._scores(windows, sample, slice(None))
+        total = np.zeros((*sample.size, len(self.classes)), np.float32)
+        for part in self._parts([sample])[0]:
+            total[part.top:part.bottom, part.left:part.right] += part.upsampled(np.arange(len(self.classes)))
+        return total.transpose(2, 0, 1)
 
     def _run(self, samples: list[Sample]) -> list[Detections | Segmentation]:
         """Results of samples of one shape."""
         if self.task == 'seg':
-            return [self._label_map(windows, sample)
-                    for windows, sample in zip(self._windows(samples), samples, strict=True)]
+            return [Segmentation(label_map(parts, sample.size), self.classes, self.palette)
+                    for parts, sample in zip(self._parts(samples), samples, strict=True)]
         # `above` has the best one last
         return [found.above(self.score_thr)[::-1] for found in self._detect(samples)]
 
@@ -170,17 +171,20 @@ class Predictor:
 
     def _predict_tiled(self, image: np.ndarray) -> Detections | Segmentation:
         together = self.metadata.batch or 1
+
+        def samples(tiles: Sequence[np.ndarray]) -> list[Sample]:
+            return [self._sample(tile) for tile in tiles]
+
         if self.task == 'seg':
-            return Segmentation(segment_tiled(image, self.tiling, self._tile_scores, together), self.classes,
-                                self.palette)
-        found = detect_tiled(image, self.tiling, lambda tiles: self._detect([self._sample(tile) for tile in tiles]),
-                             self.classes, together)
+            labels = segment_tiled(image, self.tiling, lambda tiles: self._parts(samples(tiles)), together)
+            return Segmentation(labels, self.classes, self.palette)
+        found = detect_tiled(image, self.tiling, lambda tiles: self._detect(samples(tiles)), self.classes, together)
         found = replace(found, palette=self.palette)
         return found[(found.scores >= self.score_thr) & np.isfinite(found.boxes).all(axis=1)]
 
-    def _tile_scores(self, tiles: Sequence[np.ndarray]) -> list[list[Scores]]:
-        """Class scores of tiles of one size, as small as the graph gives them."""
-        samples, found = [self._sample(tile) for tile in tiles], []
+    def _parts(self, samples: Sequence[Sample]) -> list[list[Scores]]:
+        """Class scores of the windows of samples of one size, as small as the graph gives them."""
+        found = []
         for windows, sample in zip(self._windows(samples), samples, strict=True):
             sides, places = sample.inputs.shape[1:], [place for place, _ in windows]
             padding = [(0, side - inside) for side, inside in zip(sides, sample.resized, strict=True)]
@@ -220,35 +224,6 @@ class Predictor:
                 for windows, own in zip(found, scores, strict=True):
                     windows.append((place, own))
         return found
-
-    def _label_map(self, windows: list[tuple], sample: Sample) -> Segmentation:
-        """The best class of every pixel, some classes at a time."""
-        best = labels = None
-        dtype = np.uint8 if len(self.classes) <= 255 else np.uint16
-        for start in range(0, len(self.classes), CLASSES_TOGETHER):
-            scores = self._scores(windows, sample, slice(start, start + CLASSES_TOGETHER))
-            label, score = scores.argmax(0), scores.max(0)
-            if best is None:
-                best, labels = score, label.astype(dtype)
-            else:  # of equal scores the first class wins
-                better = score > best
-                best[better], labels[better] = score[better], label[better] + start
-        return Segmentation(labels, self.classes, self.palette)
-
-    def _scores(self, windows: list[tuple], sample: Sample, classes: slice) -> np.ndarray:
-        """Scores (C, H, W) of some classes: those of all windows, upsampled and averaged, at the image's size."""
-        sides = sample.inputs.shape[1:]
-        parts = [(place, upsample(scores[classes], [each.stop - each.start for each in place]))
-                 for place, scores in windows]
-        if len(parts) == 1:
-            total = parts[0][1]
-        else:
-            total, count = np.zeros((len(parts[0][1]), *sides), np.float32), np.zeros(sides, np.float32)
-            for place, scores in parts:
-                total[(slice(None), *place)] += scores
-                count[place] += 1
-            total /= count
-        return upsample(total[:, :sample.resized[0], :sample.resized[1]], sample.size)
 
 
 def _read(image: Picture, value_range: tuple[float, float] | None) -> np.ndarray:

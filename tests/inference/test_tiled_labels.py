@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from convnext_dense.inference.tiled_labels import Scores, bilinear, segment_tiled
+from convnext_dense.inference.tiled_labels import Scores, bilinear, label_map, segment_tiled, upsampling
 from convnext_dense.inference.tiling import Tiling
 
 
@@ -87,6 +87,31 @@ def test_scores_at_the_size_of_the_tile_and_parts_of_a_tile():
         return [[Scores(one[:40], eye[:40, :40], eye), Scores(one[40:], eye[:24, :24], eye, top=40)] for one in scores]
 
     np.testing.assert_array_equal(segment_tiled(image, tiling, halves), labels)
+
+
+@pytest.mark.parametrize(('starts', 'original'), [(((0,), (0,)), (90, 122)), (((0, 32), (0, 40, 64)), (90, 122)),
+                                                  (((0, 32), (0, 40, 64)), (100, 75))])
+def test_windows_of_one_image(starts, original):
+    """Sliding windows over an image of 96 x 128 with padding: upsampled, averaged, cropped and resized by torch."""
+    size, padding, classes = (96, 128), 6, 12
+    crop = tuple(64 if len(along) > 1 else side for along, side in zip(starts, size, strict=True))
+    total, count, windows = torch.zeros(classes, *size), torch.zeros(size), []
+    generator = torch.Generator().manual_seed(0)
+    for y in starts[0]:
+        for x in starts[1]:
+            scores = torch.randn(classes, crop[0] // 4, crop[1] // 4, generator=generator)
+            place = slice(y, y + crop[0]), slice(x, x + crop[1])
+            total[(slice(None), *place)] += F.interpolate(scores[None], size=crop, mode='bilinear')[0]
+            count[place] += 1
+            windows.append((place, scores.permute(1, 2, 0).numpy()))
+    mean = (total / count)[:, :size[0] - padding, :size[1] - padding]
+    best = F.interpolate(mean[None], size=original, mode='bilinear')[0].topk(2, dim=0)
+    places = [place for place, _ in windows]
+    parts = [upsampling(scores, place, places, size, ((0, padding), (0, padding)), original)
+             for place, scores in windows]
+    differ = torch.from_numpy(label_map(parts, original)).long() != best.indices[0]
+    assert differ.float().mean() < 1e-3 and (best.values[0] - best.values[1])[differ].sum() < 1e-5
+    assert len(parts) == 1 or max(len(part.rows) for part in parts) < original[0]  # nothing beyond the window
 
 
 def test_more_than_255_classes_are_16_bit():

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-from torch.nn import functional as F
 
 from convnext_dense.errors import UserError
 from convnext_dense.runtime import Predictor
-from convnext_dense.runtime.images import paste, prepare, resized, upsample
+from convnext_dense.runtime.images import paste, prepare, resized
 from convnext_dense.runtime.metadata import LAYOUT, Metadata, read_metadata
 
 VALUES = dict(
@@ -37,13 +36,6 @@ def test_masks_are_pasted_as_mmdet_does():
     assert close.mean() < 1e-3 and found.any()
     # whole-image pasting samples up to half a mask pixel beyond the box, where a box of a pixel or less is padded out
     np.testing.assert_array_equal(found[1:][~close[1:]], (expected.numpy() >= 0.5)[1:][~close[1:]])
-
-
-@pytest.mark.parametrize('size', [(48, 80), (30, 50), (17, 20), (7, 9)])
-def test_scores_are_interpolated_as_torch_does(size):
-    scores = np.random.default_rng(0).standard_normal((5, 12, 20)).astype(np.float32)
-    expected = F.interpolate(torch.from_numpy(scores)[None], size=size, mode='bilinear', align_corners=False)[0]
-    np.testing.assert_allclose(upsample(scores, size), expected.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('scale', [(1333, 800), (2048, 512), (640, 640)])
