@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import mmengine
@@ -14,26 +15,34 @@ from ..errors import UserError
 from ..optim.sharding import SharedTensor
 from ..utils.files import atomic_write
 
+# of every checkpoint of a run, wherever it is
+RUN_META = ('cfg', 'seed', 'experiment_name', 'time', 'mmengine_version', 'dataset_meta')
+
 
 class CheckpointWriter:
     """Writes checkpoints in a thread, from a copy in CPU memory: one at a time, and one copy at a time.
 
     The copy's memory is kept for the next checkpoint, since new pages take longer than what is copied into them. A file
     appears under its name when it is complete and on the disk. What fails in the thread is raised by the next call.
+
+    Attributes:
+        last: the copy of the last checkpoint, empty before there is one.
+        seconds: of each checkpoint: its caller waited, it took to write.
     """
 
     def __init__(self):
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._callbacks: list[Callable[[], None]] | None = None  # None: nothing is being written
+        self._jobs: list[Callable[[], None]] | None = None  # for the thread; None: it does nothing
         self._error: BaseException | None = None
         self._buffers: dict[tuple, torch.Tensor] = {}
-        self.seconds: list[tuple[float, float]] = []  # of each checkpoint: its caller waited, it took to write
+        self.last: dict = {}
+        self.seconds: list[tuple[float, float]] = []
 
     @property
     def is_writing(self) -> bool:
         """Whether a checkpoint is being written."""
-        return self._callbacks is not None
+        return self._jobs is not None
 
     def write(self, checkpoint: dict, path: Path) -> None:
         """Copy a checkpoint, and begin to write it; waits for the one before.
@@ -44,21 +53,21 @@ class CheckpointWriter:
         """
         self.wait()
         start = time.perf_counter()
-        held = self._copy(checkpoint, ())
-        self._callbacks = []
-        self._thread = threading.Thread(target=self._run, args=(held, path, start), name='checkpoint')
-        self._thread.start()
+        self.last = self._copy(checkpoint, ())
         self.seconds.append((time.perf_counter() - start, float('nan')))
+        self._begin(partial(self._write, self.last, path, start))
+
+    def write_again(self, checkpoint: dict, path: Path) -> None:
+        """Write what is made of `last`, after what is being written; nothing is copied, nobody waits."""
+        self.check()
+        self._add(partial(self._write, checkpoint, path)) or self._begin(partial(self._write, checkpoint, path))
 
     def after(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when what is being written is complete, in the thread; now, when nothing is."""
         self.check()
-        with self._lock:
-            if self._callbacks is not None:
-                self._callbacks.append(callback)
-                return
-        self.check()
-        callback()
+        if not self._add(callback):
+            self.check()
+            callback()
 
     def check(self) -> None:
         """Raise what went wrong in the thread."""
@@ -77,22 +86,38 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
 
-    def _run(self, checkpoint: dict, path: Path, start: float) -> None:
+    def _add(self, job: Callable[[], None]) -> bool:
+        """Let the thread do that as well; False when it does nothing."""
+        with self._lock:
+            if self._jobs is not None:
+                self._jobs.append(job)
+            return self._jobs is not None
+
+    def _begin(self, job: Callable[[], None]) -> None:
+        self.wait()
+        self._jobs = [job]
+        self._thread = threading.Thread(target=self._run, name='checkpoint')
+        self._thread.start()
+
+    def _run(self) -> None:
         try:
-            check_finite(checkpoint['state_dict'], path.name)
-            with atomic_write(path, sync=True) as part:
-                save(checkpoint, part)
-            self.seconds[-1] = self.seconds[-1][0], time.perf_counter() - start
             while True:
                 with self._lock:
-                    if not self._callbacks:
-                        self._callbacks = None
+                    if not self._jobs:
+                        self._jobs = None
                         return
-                    callback = self._callbacks.pop(0)
-                callback()
+                    job = self._jobs.pop(0)
+                job()
         except BaseException as error:
             with self._lock:
-                self._error, self._callbacks = error, None
+                self._error, self._jobs = error, None
+
+    def _write(self, checkpoint: dict, path: Path, start: float | None = None) -> None:
+        check_finite(checkpoint['state_dict'], path.name)
+        with atomic_write(path, sync=True) as part:
+            save(checkpoint, part)
+        if start is not None:
+            self.seconds[-1] = self.seconds[-1][0], time.perf_counter() - start
 
     def _copy(self, node, name: tuple):
         """A copy of nested containers; tensors go into the memory of the last copy."""
@@ -160,6 +185,23 @@ def check_finite(state_dict: dict, filename: str) -> None:
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(f'{filename} is not written, because {name} of the model has values that are not finite: '
                             'resume from the previous checkpoint (--resume) with a lower learning rate or clip_grad')
+
+
+def validated_checkpoint(last: dict, hub: dict, meta: dict, save_optimizer: bool, save_param_scheduler: bool) -> dict:
+    """A run's last checkpoint with what its validation, which ended later, has found.
+
+    Args:
+        last: `CheckpointWriter.last`, of the iteration that was validated.
+        hub: the message hub's state now; of it only the metrics, and which checkpoints there are, are taken.
+        meta, save_optimizer, save_param_scheduler: as for `run_checkpoint`.
+    """
+    found = {part: {key: value for key, value in values.items()
+                    if key.startswith(('val/', 'best_', 'last_ckpt', 'keep_ckpt_ids'))} for part, values in hub.items()}
+    dropped = ['optimizer'] * (not save_optimizer) + ['param_schedulers'] * (not save_param_scheduler)
+    return {**{key: value for key, value in last.items() if key not in dropped},
+            'meta': {**{key: value for key, value in last['meta'].items() if key in RUN_META}, **meta},
+            'message_hub': {part: type(values)({**values, **found[part]})
+                            for part, values in last['message_hub'].items()}}
 
 
 def run_checkpoint(runner, meta: dict, save_optimizer: bool, save_param_scheduler: bool) -> dict:

@@ -57,6 +57,7 @@ class InterruptHook(Hook):
             self._stop(runner, runner.iter)
 
     def _stop(self, runner, done: int) -> None:
+        runner.finish_validation()
         if self.checkpoints.saved_at != done:
             self.checkpoints.save_between(runner, done)
         runner.checkpoints.wait()

@@ -13,7 +13,7 @@ from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import Runner, ValLoop
 
 from ..config import DATALOADERS
 from ..config.data_files import check_files
@@ -32,7 +32,7 @@ from ..mm.environment import launched_processes
 from ..optim.amp import for_this_machine
 from ..optim.saved_state import check_saved_state
 from ..optim.sharding import ShardedState, fetch_all
-from .checkpoint_writer import CheckpointWriter, run_checkpoint
+from .checkpoint_writer import CheckpointWriter, run_checkpoint, validated_checkpoint
 from .console import ConsoleHook, keep_dumps_off_screen
 from .hooks import LateRuntimeInfoHook
 from .interrupt import InterruptHook
@@ -40,6 +40,7 @@ from .loops import resumable, resumed_meta
 from .ranks import watch_ranks
 from .samples import BatchPlan, SeededItems, StepBatchSampler
 from .shared_memory import check_shared_memory
+from .validation import BackgroundValLoop, MetricsHook
 from .work_dir import latest_good_checkpoint, make_work_dir
 
 AMP = {'fp16': 'float16', 'bf16': 'bfloat16'}
@@ -53,6 +54,7 @@ class DenseRunner(Runner):
     - A data set that is empty or lacks a class, and a layer whose operator is missing, are errors before training.
     - Checkpoints are written while training goes on, and appear under their names when they are complete.
     - ``shard_optimizer=True`` divides the optimizer's state among the processes (`ShardedState`).
+    - Training goes on while the metrics of a validation are computed (`BackgroundValLoop`).
     - A run resumes as if it had never stopped, on another number of processes too (`loops`, `samples`).
     - The screen shows what a user reads (`ConsoleHook`), and the first Ctrl-C saves a checkpoint (`InterruptHook`).
     - Evaluation of a two-stage detector ends NMS with the last box that is kept (`detection.nms`).
@@ -71,7 +73,7 @@ class DenseRunner(Runner):
     def train(self):
         hooks = [ConsoleHook(), InterruptHook()]
         self.checkpoints = CheckpointWriter()
-        for hook in hooks:
+        for hook in (*hooks, MetricsHook()):
             self.register_hook(hook)
         try:
             model = super().train()
@@ -166,6 +168,16 @@ class DenseRunner(Runner):
                 loop, self._train_dataloader, resumed_meta(self), seed, self.rank, self.world_size)
         return super().build_train_loop(loop)
 
+    def build_val_loop(self, loop):
+        if isinstance(loop, dict) and loop.get('type', ValLoop) in ('ValLoop', ValLoop):
+            loop = {**loop, 'type': BackgroundValLoop}
+        return super().build_val_loop(loop)
+
+    def finish_validation(self) -> None:
+        """Wait for metrics that are being computed, on all ranks at the same iteration."""
+        if isinstance(self._val_loop, BackgroundValLoop):
+            self._val_loop.finish()
+
     def scale_lr(self, optim_wrapper, auto_scale_lr=None) -> None:
         if auto_scale_lr and auto_scale_lr.get('enable'):
             base = auto_scale_lr['base_batch_size']
@@ -186,11 +198,18 @@ class DenseRunner(Runner):
 
         Every process calls this; rank 0 writes.
         """
+        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
+        if isinstance(self._val_loop, BackgroundValLoop) and self._val_loop.landing:
+            if is_main_process():
+                again = validated_checkpoint(self.checkpoints.last, self.message_hub.state_dict(), meta, save_optimizer,
+                                             save_param_scheduler)
+                self.checkpoints.write_again(again, Path(out_dir) / filename)
+            return
+        self.finish_validation()
         if not is_main_process():
             if save_optimizer and self.shards:
                 fetch_all(self.shards.complete(self.optim_wrapper.state_dict())['state'])
             return
-        meta = {'epoch': self.epoch + by_epoch, 'iter': self.iter + (not by_epoch), **(meta or {})}
         for hook in self.hooks:
             if isinstance(hook, LateRuntimeInfoHook):
                 hook.record(self)  # the checkpoint has what was logged

@@ -1,7 +1,8 @@
 """COCO box and mask AP through faster-coco-eval, instead of mmdet's CocoMetric."""
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -85,6 +86,22 @@ class FastCocoMetric(CocoMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         """Metrics of the whole data set, the same on every rank; rank 0 computes them.
 
+        Args:
+            size: as for `collect`.
+        """
+        compute = self.collect(size)
+        metrics = [compute() if is_main_process() else None]
+        broadcast_object_list(metrics)
+        return metrics[0]
+
+    @property
+    def runs_in_thread(self) -> bool:
+        """Whether what `collect` returns may be called in another thread."""
+        return self._coco_api is not None and self.backend == 'faster' and not self.format_only
+
+    def collect(self, size: int) -> Callable[[], dict[str, float]]:
+        """Send what was processed to rank 0; returns a function that computes the metrics there.
+
         mmengine passes results through files in the working directory, which nodes need not share, and loses some
         where ranks have unequal shares. Here they are sent, in the order of the samples.
 
@@ -92,17 +109,18 @@ class FastCocoMetric(CocoMetric):
             size: samples in the data set; what the sampler repeats so that every rank gets as many does not count.
         """
         parts = gather_object(self.results, dst=0)
-        metrics = [None]
-        if is_main_process():
-            dealt = itertools.chain.from_iterable(itertools.zip_longest(*parts))
-            results = [result for result in dealt if result is not None][:size]
-            if len(results) != size:
-                print_log(f'{len(results)} images were predicted, but the data set has {size}', logger='current',
-                          level=logging.WARNING)
-            metrics = [self.compute_metrics(results)]
-        broadcast_object_list(metrics)
-        self.results.clear()
-        return {f'{self.prefix}/{name}' if self.prefix else name: value for name, value in metrics[0].items()}
+        self.results = []
+        return partial(self._summarize, parts, size)
+
+    def _summarize(self, parts: list[list], size: int) -> dict[str, float]:
+        """Metrics of what all ranks have sent."""
+        dealt = itertools.chain.from_iterable(itertools.zip_longest(*parts))
+        results = [result for result in dealt if result is not None][:size]
+        if len(results) != size:
+            print_log(f'{len(results)} images were predicted, but the data set has {size}', logger='current',
+                      level=logging.WARNING)
+        metrics = self.compute_metrics(results)
+        return {f'{self.prefix}/{name}' if self.prefix else name: value for name, value in metrics.items()}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Metrics of all images' ``(ground truth, result)`` pairs, under mmdet's names."""

@@ -1,6 +1,7 @@
 """mIoU from one confusion matrix of exact integers, instead of mmseg's IoUMetric."""
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,14 +80,30 @@ class FastIoUMetric(IoUMetric):
         """Metrics of the whole data set, the same on every rank.
 
         Args:
-            size: samples in the data set; what the sampler repeats so that every rank gets as many does not count.
+            size: as for `collect`.
         """
         if self.format_only:
             print_log(f'label maps written to {self.output_dir}', logger='current')
             return {}
+        return self.collect(size)()
+
+    @property
+    def runs_in_thread(self) -> bool:
+        """Whether what `collect` returns may be called in another thread."""
+        return not self.format_only
+
+    def collect(self, size: int) -> Callable[[], dict[str, float]]:
+        """Add the counts of all ranks; returns a function that computes the metrics.
+
+        Args:
+            size: samples in the data set; what the sampler repeats so that every rank gets as many does not count.
+        """
         self.confusion_matrix = self._sum_over_ranks(size)
         self._forget()
-        metrics = self.compute_metrics([areas(self.confusion_matrix)])
+        return partial(self._summarize, self.confusion_matrix)
+
+    def _summarize(self, matrix: Tensor) -> dict[str, float]:
+        metrics = self.compute_metrics([areas(matrix)])
         return {f'{self.prefix}/{name}' if self.prefix else name: value for name, value in metrics.items()}
 
     def compute_metrics(self, results: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """Hooks that end a training process at a chosen moment, as an outside event would; for test_kill_and_resume.py."""
 import os
 import signal
+import time
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from convnext_dense.engine import checkpoint_writer, hooks
+from convnext_dense.engine import checkpoint_writer, hooks, validation
 
 
 def die(how: str) -> None:
@@ -17,8 +18,9 @@ class KillAt(Hook):
     """Kill the process.
 
     Args:
-        moment: 'train' (in the middle of an iteration's hooks), 'val', 'writing' (half of a checkpoint is on disk) or
-            'pointer' (the checkpoint is complete, the file last_checkpoint is not yet written).
+        moment: 'train' (in the middle of an iteration's hooks), 'val', 'writing' (half of a checkpoint is on disk),
+            'pointer' (the checkpoint is complete, the file last_checkpoint is not yet written) or 'metrics' (those of a
+            validation are being computed, training is two iterations further).
         number: at the how-manieth time, from 1, that moment comes.
         how: name of the signal.
     """
@@ -45,7 +47,15 @@ class KillAt(Hook):
                 die(hook.how)
             point(*args)
 
-        checkpoint_writer.save, hooks._point_to = save_half, die_or_point
+        def die_or_compute(metrics):
+            if hook._passes('metrics'):
+                while runner.iter < metrics.position[1] + 2:
+                    time.sleep(0.01)
+                die(hook.how)
+            compute(metrics)
+
+        compute = validation._Metrics.run
+        checkpoint_writer.save, hooks._point_to, validation._Metrics.run = save_half, die_or_point, die_or_compute
 
     def after_train_iter(self, *args, **kwargs) -> None:
         if self._passes('train'):

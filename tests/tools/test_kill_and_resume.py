@@ -23,7 +23,8 @@ from convnext_dense.checkpoints import read_checkpoint
 LAST = {'det': (2, 4), 'seg': (0, 8)}
 FIRST_AFTER_HALF = {'det': (2, 1), 'seg': (0, 5)}
 MOMENTS = {'mid-epoch': ('train', 6), 'while the second checkpoint is written': ('writing', 2),
-           'between the second checkpoint and its pointer': ('pointer', 2), 'during the second validation': ('val', 3)}
+           'between the second checkpoint and its pointer': ('pointer', 2), 'during the second validation': ('val', 3),
+           'while metrics are computed': ('metrics', 1)}
 KEEP_ONE = ['default_hooks.checkpoint.max_keep_ckpts=1', 'default_hooks.checkpoint.save_best=None']
 
 

@@ -1,0 +1,176 @@
+"""Validation whose metrics are computed while training goes on."""
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook, EMAHook, Hook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
+from mmengine.registry import LOOPS
+from mmengine.runner import ValLoop
+from mmengine.runner.loops import _parse_losses
+
+from .console import ConsoleHook
+from .hooks import SafeCheckpointHook
+from .interrupt import InterruptHook
+from .loops import ResumableEpochLoop, ResumableIterLoop
+from .training_watch import WatchTrainingHook
+
+RECORDING = (RuntimeInfoHook, LoggerHook, CheckpointHook, ConsoleHook)  # hooks that get the metrics when they are there
+WITHOUT_METRICS = (EMAHook, WatchTrainingHook, InterruptHook)  # those whose work after a validation needs none
+
+
+@LOOPS.register_module()
+class BackgroundValLoop(ValLoop):
+    """mmengine's ValLoop, which lets training go on while rank 0 computes the metrics.
+
+    Every rank sends rank 0 what it needs (`FastCocoMetric.collect`), and a thread there computes. When it is done, the
+    hooks that record metrics and choose the best checkpoint are called as they would have been after the validation:
+    ``runner.iter`` and ``runner.epoch`` are those of the validation, and the best checkpoint is that iteration's. No
+    checkpoint is written and no other validation begins before that, so that a run that is resumed has either all of a
+    validation or none of it. What goes wrong in the thread is raised by the next iteration, or where it is waited for.
+
+    Training waits for the metrics where it depends on them (early stopping, ReduceOnPlateauLR, hooks that are not known
+    here), where they cannot be computed in a thread, where the best checkpoint is chosen and none was written at that
+    iteration, and after the last iteration.
+    """
+
+    pending: '_Metrics | None' = None  # of the last validation, until all ranks have them
+    landing = False  # whether hooks are called for a validation in the past
+
+    def run(self) -> dict | None:
+        """Validate; returns the metrics, or None where they come later."""
+        self.finish()
+        if not self._may_go_on():
+            return super().run()
+        runner = self.runner
+        runner.call_hook('before_val')
+        runner.call_hook('before_val_epoch')
+        runner.model.eval()
+        self.val_loss.clear()
+        for number, data_batch in enumerate(self.dataloader):
+            self.run_iter(number, data_batch)
+        losses = _parse_losses(self.val_loss, 'val') if self.val_loss else {}
+        parts = [metric.collect(len(self.dataloader.dataset)) for metric in self.evaluator.metrics]
+        loop = runner.train_loop
+        self.pending = _Metrics(parts, losses, (loop._epoch, loop._iter, loop.in_epoch))
+        if is_main_process():
+            self.pending.start()
+        for hook in runner.hooks:
+            if not isinstance(hook, RECORDING):
+                hook.after_val_epoch(runner, None)
+        runner.call_hook('after_val')
+        return None
+
+    def _may_go_on(self) -> bool:
+        """Whether training does not depend on the metrics; the same on every rank."""
+        runner, loop = self.runner, self.runner._train_loop
+        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)) or loop.iter >= loop.max_iters:
+            return False
+        schedulers = runner.param_schedulers or []
+        groups = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+        if any(getattr(scheduler, 'need_val_args', False) for group in groups for scheduler in group):
+            return False
+        return all(getattr(metric, 'runs_in_thread', False) for metric in self.evaluator.metrics) \
+            and all(_is_independent(hook, loop.iter) for hook in runner.hooks)
+
+    def poll(self) -> None:
+        """Call rank 0's hooks, if the metrics have been computed since."""
+        if self.pending is not None and self.pending.is_computed():
+            self._land(self.pending.result())
+
+    def finish(self) -> None:
+        """Wait for the metrics of the last validation, and call the hooks; all ranks do that at the same iteration."""
+        if self.pending is None:
+            return
+        metrics = [self.pending.result() if is_main_process() else None]
+        broadcast_object_list(metrics)
+        if not self.pending.landed:
+            self._land(metrics[0])
+        self.pending = None
+
+    def _land(self, metrics: dict) -> None:
+        """Call the hooks that record metrics as if training had not gone on."""
+        pending, runner = self.pending, self.runner
+        pending.landed = True
+        epoch, iteration, _ = pending.position
+        runner.logger.info(f'validation after iteration {iteration} (epoch {epoch}): its metrics took '
+                           f'{pending.seconds:.1f} s, beside training up to iteration {runner.iter}')
+        with self._at(pending.position):
+            for hook in runner.hooks:
+                if isinstance(hook, RECORDING):
+                    hook.after_val_epoch(runner, metrics)
+
+    @contextmanager
+    def _at(self, position: tuple[int, int, int]) -> Iterator[None]:
+        """Let the train loop say that it is where it was."""
+        loop = self.runner.train_loop
+        now = loop._epoch, loop._iter, loop.in_epoch
+        loop._epoch, loop._iter, loop.in_epoch = position
+        self.landing = True
+        try:
+            yield
+        finally:
+            loop._epoch, loop._iter, loop.in_epoch = now
+            self.landing = False
+
+
+class MetricsHook(Hook):
+    """Gives the hooks of a run the metrics of a `BackgroundValLoop`."""
+    priority = 'VERY_HIGH'  # before anything is saved
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if isinstance(runner._val_loop, BackgroundValLoop):
+            runner._val_loop.poll()
+
+    def after_train(self, runner) -> None:
+        runner.finish_validation()
+
+
+class _Metrics(threading.Thread):
+    """Computes the metrics of one validation, on rank 0.
+
+    Args:
+        parts: functions that return them.
+        losses: that the model returned in the validation.
+        position: epoch, iteration and iteration in the epoch of the train loop.
+    """
+
+    def __init__(self, parts: list[Callable[[], dict]], losses: dict, position: tuple[int, int, int]):
+        super().__init__(name='metrics')
+        self.parts, self.metrics, self.position = parts, losses, position
+        self.landed = False
+        self.seconds = 0.0
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        start = time.perf_counter()
+        try:
+            for part in self.parts:
+                found = part()
+                if found.keys() & self.metrics.keys():
+                    raise ValueError(f'several metrics are called {min(found.keys() & self.metrics.keys())}: give the '
+                                     'evaluators different prefixes')
+                self.metrics = {**self.metrics, **found}
+        except BaseException as error:
+            self.error = error
+        self.seconds = time.perf_counter() - start
+
+    def is_computed(self) -> bool:
+        """Whether there are metrics, or an error, that no hook has got."""
+        return not self.landed and self.ident is not None and not self.is_alive()
+
+    def result(self) -> dict:
+        """Wait for the metrics; raises what went wrong."""
+        self.join()
+        if self.error is not None:
+            raise self.error
+        return self.metrics
+
+
+def _is_independent(hook: Hook, iteration: int) -> bool:
+    """Whether a hook can do its work after a validation without the metrics, or when they come."""
+    if isinstance(hook, CheckpointHook):  # the best checkpoint is the one in memory
+        return hook.save_best is None or isinstance(hook, SafeCheckpointHook) and hook.saved_at == iteration
+    return type(hook).after_val_epoch is Hook.after_val_epoch \
+        or isinstance(hook, (*RECORDING, *WITHOUT_METRICS, ParamSchedulerHook))

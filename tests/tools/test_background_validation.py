@@ -1,0 +1,106 @@
+"""Training goes on while metrics are computed, and ends as if it waited: metrics, best checkpoint, weights."""
+import re
+import threading
+
+import pytest
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from tool_runs import CHECKPOINTS, CONFIGS, DATA, differing, must_run, run_tool, scalars
+
+from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.engine.validation import BackgroundValLoop
+from convnext_dense.errors import UserError
+from convnext_dense.evaluation.coco_metric import FastCocoMetric
+from convnext_dense.evaluation.iou_metric import FastIoUMetric
+
+METRIC = {'det': FastCocoMetric, 'seg': FastIoUMetric}
+OF_A_MOMENT = ('cfg', 'experiment_name', 'eta', 'loop_stage')  # in a message hub
+reached = threading.Event()  # two iterations after the first validation
+
+
+@HOOKS.register_module(force=True)
+class SetReached(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter == 5:
+            reached.set()
+
+
+@pytest.fixture
+def slow_metrics(monkeypatch):
+    """The metrics of the first validation are there two iterations later; ``called`` counts, ``fails`` is raised."""
+    reached.clear()
+    state = dict(called=0, fails=None)
+    for metric in METRIC.values():
+        def summarize(self, *args, original=metric._summarize):
+            state['called'] += 1
+            if threading.current_thread() is not threading.main_thread():
+                assert reached.wait(60), 'training did not go on'
+                if state['fails']:
+                    raise state['fails']
+            return original(self, *args)
+        monkeypatch.setattr(metric, '_summarize', summarize)
+    return state
+
+
+def arguments(task: str, shapes, folder, name: str) -> list:
+    config = folder / f'{task}.py'
+    config.write_text(f'_base_ = {str(CONFIGS[task])!r}\n'
+                      "custom_hooks = [dict(type='EMAHook', momentum=0.1), dict(type='SetReached')]\n")
+    return [config, '--data-root', shapes / DATA[task], '--work-dir', folder / name, '--cfg-options',
+            'randomness.deterministic=True', 'default_hooks.checkpoint.max_keep_ckpts=1', 'train_cfg.max_epochs=3'
+            if task == 'det' else 'train_cfg.max_iters=12']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_as_if_it_had_waited(task, shapes, slow_metrics, tmp_path, monkeypatch):
+    beside = must_run('train', *arguments(task, shapes, tmp_path, 'beside'))
+    monkeypatch.setattr(BackgroundValLoop, '_may_go_on', lambda self: False)
+    waited = must_run('train', *arguments(task, shapes, tmp_path, 'waited'))
+    assert slow_metrics['called'] == 6
+
+    folders = tmp_path / 'beside', tmp_path / 'waited'
+    names, others = (sorted(file.name for file in folder.glob('*.pth')) for folder in folders)
+    assert names == others and any(name.startswith('best_') for name in names) and len(names) == 2
+    for name in names:
+        files = [folder / name for folder in folders]
+        assert differing(*files) == [], name
+        first, second = (read_checkpoint(file) for file in files)
+        assert first.keys() == second.keys() and ('optimizer' in first) == (not name.startswith('best_'))
+        if 'optimizer' not in first:  # of the run's own: where it was in the data, too
+            assert first['meta']['iter'] == second['meta']['iter'] and first['meta'].keys() == second['meta'].keys()
+        infos = [{key: str(value).replace('beside', 'waited') for key, value in
+                  checkpoint['message_hub']['runtime_info'].items() if key not in OF_A_MOMENT}
+                 for checkpoint in (first, second)]
+        assert infos[0] == infos[1], name
+
+    rows = [scalars(folder) for folder in folders]
+    metrics = [[{key: value for key, value in row.items() if 'time' not in key} for row in each if 'time' in row
+                and 'lr' not in row] for each in rows]
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 3
+    trained = [row['iter'] for row in rows[0][:[('lr' in row) for row in rows[0]].index(False)]]
+    assert trained[-1] in (6, 7), 'the line comes when the metrics are there'
+    assert re.search(r'validation after iteration 4 \(epoch \d\): its metrics took [\d.]+ s, beside training up to '
+                     r'iteration [67]\n', beside.out + beside.err)
+    assert 'beside training' not in waited.out + waited.err
+
+
+@pytest.mark.slow
+def test_a_failure_is_reported_and_made_up_for(shapes, slow_metrics, tmp_path):
+    slow_metrics['fails'] = UserError('image 7 cannot be scored')
+    command = arguments('det', shapes, tmp_path, 'run')
+    assert run_tool('train', *command).error == 'error: image 7 cannot be scored'
+    assert (tmp_path / 'run' / CHECKPOINTS['det'][0]).is_file()
+    slow_metrics['fails'] = None
+    finished = must_run('train', *command, '--resume')
+    assert 'the validation after iteration 4 was not completed: it is made up for' in finished.out + finished.err
+    assert [row['step'] for row in scalars(tmp_path / 'run') if 'lr' not in row] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('option', ['default_hooks.checkpoint.interval=3', 'val_evaluator.backend=pycocotools'])
+def test_training_waits_where_it_must(option, shapes, tmp_path):
+    """The best checkpoint of an iteration without one; metrics that print."""
+    finished = must_run('train', *arguments('det', shapes, tmp_path, 'run'), option)
+    assert 'beside training' not in finished.out + finished.err
+    assert list((tmp_path / 'run').glob('best_*.pth'))
