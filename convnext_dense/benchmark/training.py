@@ -1,6 +1,7 @@
 """A training step, ours beside the stock stack: its time by part, what it launches, where it waits."""
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from ..utils.quiet import quiet
 from .backbone import SIDE, describe_machine, matrix_products, peak_memory
 from .compare import spread_scores
 from .made_batches import made_samples, with_plain_masks
+from .narrow import narrow, operators_of_a_gpu
 from .step_counts import OperatorCounts, SavedBytes, least_bytes
 from .stock import stock_config
 from .stopwatch import PARTS, Stopwatch, training_methods
@@ -45,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "published FLOPs' input on a GPU)")
     parser.add_argument('--data-root', metavar='FOLDER', help="take the first images of the config's training data "
                         'there, through its pipeline, instead of made ones')
+    parser.add_argument('--host', action='store_true',
+                        help='measure on the CPU what a step costs the host of a GPU: little arithmetic (layers of 8 '
+                             'channels, 8 classes, 32 RoIs), and the operators that the step starts on a GPU')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--amp', choices=('off', *AMP), help='mixed precision (default: as the config says)')
     parser.add_argument('--rounds', type=int, default=5, help='interleaved steps; the median counts '
@@ -67,6 +72,10 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     cfg = load_config(args.config, args.cfg_options, args.data_root)
     if args.amp:
         set_amp(cfg, args.amp)
+    if args.host:
+        if args.device != 'cpu' or args.data_root:
+            raise UserError('benchmark train: --host measures made images on a CPU; leave --device and --data-root out')
+        narrow(cfg)
     size = args.size or ((64, 64) if args.device == 'cpu' else published_input(cfg)[::-1])
     if not args.data_root and 'size' in cfg.model.data_preprocessor:
         cfg.model.data_preprocessor.size = tuple(size)  # segmentors pad to that
@@ -75,12 +84,14 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     for images in args.batches:
         samples = real_samples(cfg, images) if args.data_root else made_samples(trainers['ours'].model, images, size)
         try:
-            rows.append(measure(trainers, samples, args))
+            with operators_of_a_gpu(trainers) if args.host else nullcontext():
+                rows.append(measure(trainers, samples, args))
         except torch.cuda.OutOfMemoryError:
             rows.append(dict(images=images, out_of_memory=True))
             torch.cuda.empty_cache()
-    result = dict(config=args.config, machine=describe_machine(args.device), rounds=args.rounds, clock=args.clock,
-                  size=None if args.data_root else list(size), precision=trainers['ours'].precision(), batches=rows)
+    result = dict(config=args.config, host=args.host, machine=describe_machine(args.device), rounds=args.rounds,
+                  clock=args.clock, size=None if args.data_root else list(size),
+                  precision=trainers['ours'].precision(), batches=rows)
     return result, format_training(result)
 
 
@@ -250,6 +261,7 @@ def count_step(trainer: Trainer, batch: dict) -> dict:
         counts[part] = dict(operators=mode.operators, waits=dict(mode.waits))
         return result
 
+    trainer.step(deepcopy(batch))  # AdamW makes its state in the first step
     batch, other = deepcopy(batch), deepcopy(batch)
     loss = counted('forward', lambda: trainer.losses(batch))
     counted('backward', lambda: wrapper.backward(wrapper.scale_loss(loss)))
@@ -290,6 +302,7 @@ def floor(trainer: Trainer, batch: dict) -> dict:
 def format_training(result: dict) -> str:
     """The measurements as Markdown tables."""
     size = ' of {}x{} pixels'.format(*result['size']) if result['size'] else ' of the training data'
+    size += ', narrow layers, the operators of a GPU' if result['host'] else ''
     lines = [f"training step of {Path(result['config']).stem}, images{size}, {result['precision']}, "
              f"{result['machine']}", f"medians of {result['rounds']} interleaved steps, {result['clock']} clock"]
     for row in result['batches']:

@@ -60,12 +60,17 @@ class Float32RoIExtractor(SingleRoIExtractor):
 
         On maps other than its own an RoI has no extent and lies outside, where RoIAlign gives zeros and no gradient.
         """
+        import torchvision.ops  # noqa: F401  (registers the operator)
         levels = self.map_roi_levels(rois, len(feats))
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
+        own = levels == torch.arange(len(feats), device=rois.device)[:, None]
+        corners = torch.where(own[..., None], rois[:, 1:], OUTSIDE)
+        of_levels = torch.cat([rois[:, :1].expand(len(feats), -1, -1), corners], 2)
         pooled = None
-        for level, (layer, feat) in enumerate(zip(self.roi_layers, feats, strict=True)):
-            corners = rois[:, 1:].masked_fill((levels != level)[:, None], OUTSIDE)
-            found = layer(feat, torch.cat([rois[:, :1], corners], 1))
+        for layer, feat, rois in zip(self.roi_layers, feats, of_levels, strict=True):
+            # torchvision's operator, which is the same as mmcv's, has its gradient in C++
+            found = torch.ops.torchvision.roi_align(feat, rois, layer.spatial_scale, *layer.output_size,
+                                                    layer.sampling_ratio, layer.aligned)
             pooled = found if pooled is None else pooled + found
         return pooled

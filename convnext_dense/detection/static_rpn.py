@@ -11,12 +11,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..errors import UserError
+from ..mm.patches import share_samples_with_rpn
 from ..mm.transfer import host_values
 from .boxes import Coder, apart, best, nms_mask, take
 from .float32_heads import Float32RPNHead
 from .targets import Samples, assign, check_tasks, ground_truth, sample
 
 EPS = torch.finfo(torch.float32).eps  # that mmdet adds to the number of samples
+share_samples_with_rpn()
 
 
 class Proposals(InstanceData):
@@ -38,6 +40,8 @@ class StaticRPNHead(Float32RPNHead):
     Raises:
         UserError: an assigner, a sampler, anchors, a box coder, a loss or NMS other than those of Faster R-CNN.
     """
+
+    reads_no_labels = True
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -225,6 +225,27 @@ def stand_in_for_mmpretrain(backbone: type) -> None:
     mmengine.config.config.import_modules_from_strings = import_modules
 
 
+def share_samples_with_rpn() -> None:
+    """Have mmdet's two-stage detectors give an RPN head that ``reads_no_labels`` the samples of the batch.
+
+    mmdet copies them deeply, masks of every object included, to set the copy's labels to 0.
+    """
+    if not _first('share_samples_with_rpn'):
+        return
+    from mmdet.models.detectors import TwoStageDetector
+    stock = TwoStageDetector.loss
+
+    def loss(self, batch_inputs, batch_data_samples):
+        if not getattr(getattr(self, 'rpn_head', None), 'reads_no_labels', False):
+            return stock(self, batch_inputs, batch_data_samples)
+        x = self.extract_feat(batch_inputs)
+        losses, proposals = self.rpn_head.loss_and_predict(
+            x, batch_data_samples, proposal_cfg=self.train_cfg.get('rpn_proposal', self.test_cfg.rpn))
+        return {**losses, **self.roi_head.loss(x, proposals, batch_data_samples)}
+
+    TwoStageDetector.loss = loss
+
+
 def load_safely(read_checkpoint: Callable) -> None:
     """Have mmengine's CheckpointLoader read local files, URLs and its own model tables with ``read_checkpoint``.
 

@@ -9,16 +9,17 @@ from torch import Tensor
 def to_device(data, device: torch.device):
     """Tensors in nested data of a data loader, moved; those for a GPU through pinned memory, without waiting.
 
-    Data elements are moved in place of being copied whole: what is not a tensor stays the same object.
+    Data elements are new ones, but what is not a tensor, and their meta information, stay the same objects.
     """
     if isinstance(data, Tensor):
         if device.type != 'cuda' or data.is_cuda:
             return data.to(device)
         return data.pin_memory().to(device, non_blocking=True)
     if isinstance(data, BaseDataElement):
-        moved = data.new()
-        for name, value in data.items():
-            moved.set_data({name: to_device(value, device)})
+        moved, values = type(data).__new__(type(data)), vars(data)
+        vars(moved).update(values, _metainfo_fields=set(data._metainfo_fields), _data_fields=set(data._data_fields))
+        vars(moved).update({name: to_device(value, device) for name, value in values.items()
+                            if name in data._data_fields})
         return moved
     if hasattr(data, 'tensor') and isinstance(data.tensor, Tensor):  # mmdet's boxes
         return type(data)(to_device(data.tensor, device), clone=False)

@@ -7,6 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..mm import transfer
 from ..optim.float32_losses import Float32Losses
 from .upsampled_loss import upsampled_cross_entropy
 
@@ -26,7 +27,7 @@ class Float32Loss:
         if self.sampler is not None or not is_plain(loss):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        sums = upsampled_cross_entropy if seg_logits.is_cpu else cross_entropy_at_once
+        sums = cross_entropy_at_once if transfer.host_would_wait(seg_logits) else upsampled_cross_entropy
         total, right = sums(seg_logits, labels, self.ignore_index, self.align_corners)
         counted = (labels != self.ignore_index).sum()
         eps = torch.finfo(torch.float32).eps  # mmseg's, against a division by zero

@@ -14,6 +14,7 @@ from convnext_dense.benchmark import training
 from convnext_dense.benchmark.step_counts import OperatorCounts, SavedBytes
 from convnext_dense.benchmark.stock import stock_config
 from convnext_dense.config import load_config
+from convnext_dense.mm import transfer
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,23 @@ def test_both_tasks(task, parts, tiny, tmp_path):
     assert f"| {row['ratios'][0]:.2f}" in finished.out or f"median {row['ratios'][0]:.2f}" in finished.out
     waits = sum(sum(part['waits'].values()) for part in stock['counts'].values())
     assert waits > (100 if task == 'det' else 0) and f'| waits | {waits} |' in finished.out
+
+
+@pytest.mark.slow
+def test_host_time_is_that_of_a_gpus_operators(tiny, tmp_path):
+    """On a CPU our RoI heads look at values; with --host they have fixed shapes, and NMS of each image alone waits."""
+    must_run('benchmark', 'train', tiny['det'], '--compare', '--host', '--rounds', 1, '--no-memory', '--json',
+             tmp_path / 'found.json')
+    found = json.loads((tmp_path / 'found.json').read_text())['batches'][0]['sides']
+    assert found['ours']['counts']['forward']['waits'] == {'nms': 2} and not transfer.host_would_wait(torch.ones(1))
+    assert found['ours']['loss'] == pytest.approx(found['stock']['loss'], rel=1e-4)
+    forward = {side: counts['counts']['forward'] for side, counts in found.items()}
+    assert forward['ours']['operators'] < forward['stock']['operators'] and forward['stock']['waits']['item'] > 20
+
+
+def test_host_time_is_measured_on_a_cpu(tiny):
+    finished = run_tool('benchmark', 'train', tiny['det'], '--host', '--device', 'cuda')
+    assert '--host measures made images on a CPU' in finished.error
 
 
 def test_another_step_is_an_error(tiny, monkeypatch):

@@ -67,6 +67,9 @@ heads = pathlib.Path(importlib.util.find_spec('mmdet').origin).parent / 'models/
 needed['ssd'] = ('self.loss_cls' in (heads / 'base_dense_head.py').read_text()
                  and 'self.loss_cls' not in (heads / 'ssd_head.py').read_text())
 
+detector = (heads.parent / 'detectors/two_stage.py').read_text()
+needed['share_samples_with_rpn'] = 'rpn_data_samples = copy.deepcopy(batch_data_samples)' in detector
+
 from mmengine.runner import Runner
 needed['load_strictly'] = inspect.signature(Runner.load_checkpoint).parameters['strict'].default is False
 
@@ -83,8 +86,8 @@ def needed() -> dict:
 
 
 @pytest.mark.parametrize('name', ['allow_own_checkpoints', 'compute_on_cpu', 'escape_dumped_configs', 'resolve_configs',
-                                  'load_safely', 'load_strictly', 'read_data_anywhere', 'stand_in_for_mmpretrain',
-                                  'ssd'])
+                                  'load_safely', 'load_strictly', 'read_data_anywhere', 'share_samples_with_rpn',
+                                  'ssd', 'stand_in_for_mmpretrain'])
 def test_upstream_still_needs(name, needed):
     assert needed[name], f'{name} is no longer needed: remove it'
 
@@ -127,7 +130,7 @@ def test_every_patch_is_tested():
     public = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith('_')}
     assert public == {'before_mm_imports', 'disable_broken_mmpretrain', 'allow_own_checkpoints', 'compute_on_cpu',
                       'escape_dumped_configs', 'resolve_configs', 'load_safely', 'load_strictly', 'register_subclasses',
-                      'read_data_anywhere', 'stand_in_for_mmpretrain'}
+                      'read_data_anywhere', 'share_samples_with_rpn', 'stand_in_for_mmpretrain'}
 
 
 def foreign_changes(source: str) -> list[str]:
