@@ -1,6 +1,11 @@
 """Validation whose metrics are computed while training goes on."""
+import multiprocessing
+import os
+import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +15,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import ValLoop
 from mmengine.runner.loops import _parse_losses
 
+from ..errors import UserError
 from .console import ConsoleHook
 from .hooks import SafeCheckpointHook
 from .interrupt import InterruptHook
@@ -24,15 +30,15 @@ WITHOUT_METRICS = (EMAHook, WatchTrainingHook, InterruptHook)  # those whose wor
 class BackgroundValLoop(ValLoop):
     """mmengine's ValLoop, which lets training go on while rank 0 computes the metrics.
 
-    Every rank sends rank 0 what it needs (`FastCocoMetric.collect`), and a thread there computes. When it is done, the
+    Every rank sends rank 0 what it needs (`FastCocoMetric.collect`), and a process there computes. When it is done, the
     hooks that record metrics and choose the best checkpoint are called as they would have been after the validation:
     ``runner.iter`` and ``runner.epoch`` are those of the validation, and the best checkpoint is that iteration's. No
     checkpoint is written and no other validation begins before that, so that a run that is resumed has either all of a
-    validation or none of it. What goes wrong in the thread is raised by the next iteration, or where it is waited for.
+    validation or none of it. What goes wrong there is raised by the next iteration, or where it is waited for.
 
     Training waits for the metrics where it depends on them (early stopping, ReduceOnPlateauLR, hooks that are not known
-    here), where they cannot be computed in a thread, where the best checkpoint is chosen and none was written at that
-    iteration, and after the last iteration.
+    here), with other metrics than ours, where the best checkpoint is chosen and none was written at that iteration,
+    after the last iteration, and where processes cannot be forked (anything but Linux).
     """
 
     pending: '_Metrics | None' = None  # of the last validation, until all ranks have them
@@ -65,13 +71,14 @@ class BackgroundValLoop(ValLoop):
     def _may_go_on(self) -> bool:
         """Whether training does not depend on the metrics; the same on every rank."""
         runner, loop = self.runner, self.runner._train_loop
-        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)) or loop.iter >= loop.max_iters:
+        if sys.platform != 'linux' or not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)) \
+                or loop.iter >= loop.max_iters:
             return False
         schedulers = runner.param_schedulers or []
         groups = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
         if any(getattr(scheduler, 'need_val_args', False) for group in groups for scheduler in group):
             return False
-        return all(getattr(metric, 'runs_in_thread', False) for metric in self.evaluator.metrics) \
+        return all(getattr(metric, 'runs_beside', False) for metric in self.evaluator.metrics) \
             and all(_is_independent(hook, loop.iter) for hook in runner.hooks)
 
     def poll(self) -> None:
@@ -127,45 +134,82 @@ class MetricsHook(Hook):
         runner.finish_validation()
 
 
-class _Metrics(threading.Thread):
-    """Computes the metrics of one validation, on rank 0.
+class _Metrics:
+    """The metrics of one validation, which a process beside rank 0's computes.
+
+    A thread would share Python's lock with the training loop. The process is forked, as workers of a data loader are:
+    nothing is copied until it is written to, and it does not touch the GPU.
 
     Args:
-        parts: functions that return them.
+        parts: functions that return metrics.
         losses: that the model returned in the validation.
         position: epoch, iteration and iteration in the epoch of the train loop.
     """
 
     def __init__(self, parts: list[Callable[[], dict]], losses: dict, position: tuple[int, int, int]):
-        super().__init__(name='metrics')
         self.parts, self.metrics, self.position = parts, losses, position
         self.landed = False
         self.seconds = 0.0
-        self.error: BaseException | None = None
+        self.process = None
 
-    def run(self) -> None:
-        start = time.perf_counter()
-        try:
-            for part in self.parts:
-                found = part()
-                if found.keys() & self.metrics.keys():
-                    raise ValueError(f'several metrics are called {min(found.keys() & self.metrics.keys())}: give the '
-                                     'evaluators different prefixes')
-                self.metrics = {**self.metrics, **found}
-        except BaseException as error:
-            self.error = error
-        self.seconds = time.perf_counter() - start
+    def start(self) -> None:
+        context = multiprocessing.get_context('fork')
+        self.receiver, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=compute, args=(self.parts, sender), name='metrics', daemon=True)
+        self.process.start()
+        sender.close()
 
     def is_computed(self) -> bool:
         """Whether there are metrics, or an error, that no hook has got."""
-        return not self.landed and self.ident is not None and not self.is_alive()
+        return not self.landed and self.process is not None and self.receiver.poll()
 
     def result(self) -> dict:
-        """Wait for the metrics; raises what went wrong."""
-        self.join()
-        if self.error is not None:
-            raise self.error
+        """Wait for the metrics; raises what went wrong.
+
+        Raises:
+            UserError: of the computation, or the process was killed.
+        """
+        if self.process is not None:
+            try:
+                found, self.seconds = self.receiver.recv()
+            except EOFError:
+                self.process.join()
+                raise UserError(f'the process that computes the metrics after iteration {self.position[1]} was ended '
+                                f'from outside (exit status {self.process.exitcode}): make sure that there is enough '
+                                'memory, and continue with --resume, which repeats the validation') from None
+            self.process.join()
+            self.process = None
+            if isinstance(found, BaseException):
+                raise found
+            self.metrics = {**self.metrics, **found}
         return self.metrics
+
+
+def compute(parts: list[Callable[[], dict]], sender) -> None:
+    """Send metrics, or the error, and the seconds that they took; ends when the process of the run has ended."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # the run decides; it waits for the metrics
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    start, metrics = time.perf_counter(), {}
+    try:
+        for part in parts:
+            found = part()
+            if found.keys() & metrics.keys():
+                raise ValueError(f'several metrics are called {min(found.keys() & metrics.keys())}: give the '
+                                 'evaluators different prefixes')
+            metrics |= found
+    except UserError as error:
+        metrics = UserError(str(error))
+    except BaseException:  # as text, since not every exception can be sent
+        metrics = RuntimeError(f'the metrics could not be computed:\n{traceback.format_exc()}')
+    sender.send((metrics, time.perf_counter() - start))
+
+
+def _end_with(run: int) -> None:
+    """Leave with the process of the run, whose lock on the work dir this one has, too."""
+    while os.getppid() == run:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _is_independent(hook: Hook, iteration: int) -> bool:

@@ -131,7 +131,7 @@ def evaluate(coco_gt: COCO, detections: list[dict], iou_type: str, *, backend: s
     if iou_type == 'segm':
         check_segmentations(coco_gt)
     build = _faster if backend == 'faster' else _pycocotools
-    with silent() if backend == 'pycocotools' else contextlib.nullcontext(), without_garbage_collection():
+    with silent(), without_garbage_collection():
         if mask_ious is None:
             evaluator = build(coco_gt, detections, iou_type)
         else:

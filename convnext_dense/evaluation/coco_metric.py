@@ -46,7 +46,8 @@ class FastCocoMetric(CocoMetric):
             backend_args, collect_device, prefix. ``use_mp_eval`` is accepted and not needed.
 
     Attributes:
-        evaluations: metric -> `CocoEvaluation` of the last evaluation, unrounded; on the main process.
+        evaluations: metric -> `CocoEvaluation` of the last evaluation, unrounded; on the main process, and not of a
+            validation beside training.
 
     Raises:
         UserError: an argument or an annotation file that cannot work.
@@ -95,9 +96,9 @@ class FastCocoMetric(CocoMetric):
         return metrics[0]
 
     @property
-    def runs_in_thread(self) -> bool:
-        """Whether what `collect` returns may be called in another thread."""
-        return self._coco_api is not None and self.backend == 'faster' and not self.format_only
+    def runs_beside(self) -> bool:
+        """Whether what `collect` returns may be called in a forked process, which leaves no attributes here."""
+        return self._coco_api is not None and not self.format_only
 
     def collect(self, size: int) -> Callable[[], dict[str, float]]:
         """Send what was processed to rank 0; returns a function that computes the metrics there.

@@ -88,8 +88,8 @@ class FastIoUMetric(IoUMetric):
         return self.collect(size)()
 
     @property
-    def runs_in_thread(self) -> bool:
-        """Whether what `collect` returns may be called in another thread."""
+    def runs_beside(self) -> bool:
+        """Whether what `collect` returns may be called in a forked process, which leaves no attributes here."""
         return not self.format_only
 
     def collect(self, size: int) -> Callable[[], dict[str, float]]:

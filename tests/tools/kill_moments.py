@@ -47,18 +47,15 @@ class KillAt(Hook):
                 die(hook.how)
             point(*args)
 
-        def die_or_compute(metrics):
-            if hook._passes('metrics'):
-                while runner.iter < metrics.position[1] + 2:
-                    time.sleep(0.01)
-                die(hook.how)
-            compute(metrics)
+        def wait_and_compute(parts, sender):
+            compute([lambda: time.sleep(60) or {}] * (hook.moment == 'metrics') + parts, sender)
 
-        compute = validation._Metrics.run
-        checkpoint_writer.save, hooks._point_to, validation._Metrics.run = save_half, die_or_point, die_or_compute
+        compute = validation.compute
+        checkpoint_writer.save, hooks._point_to, validation.compute = save_half, die_or_point, wait_and_compute
 
-    def after_train_iter(self, *args, **kwargs) -> None:
-        if self._passes('train'):
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        metrics = getattr(runner.val_loop, 'pending', None)
+        if self._passes('train') or metrics and runner.iter == metrics.position[1] + 1 and self._passes('metrics'):
             die(self.how)
 
     def after_val_iter(self, *args, **kwargs) -> None:
