@@ -22,6 +22,7 @@ SUBJECTS = {
     'pipeline': ('pipeline', "training pipelines beside mmdet's and mmseg's own transforms, on one core"),
     'rois': ('roi_rounding', "RoIs under mixed precision: levels and overlaps of COCO boxes, mmdet's extractor and "
                              'ours'),
+    'scaling': ('scaling', 'training on 8 to 1024 GPUs, predicted from a step measured here'),
     'checkpoint': ('checkpoint', 'how long training waits for a checkpoint that is written beside it'),
     'annotations': ('annotations', "start-up time and memory of large COCO annotations, beside mmdet's data set"),
 }

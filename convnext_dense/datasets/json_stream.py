@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
+from ..utils.data_source import local_file
 
 CHUNK = 2**20  # characters read at a time
 BOM = '\xef\xbb\xbf'  # of UTF-8, read as latin-1; some Windows programs write it first
@@ -34,7 +35,8 @@ def stream_json(path) -> Iterator[Element]:
         UserError: the file cannot be read, is no json object, or is nested too deep for Python's parser (about 1000).
     """
     try:
-        with open(path, encoding='latin-1', newline='') as file:  # one character is one byte, so offsets are true
+        # one character is one byte, so offsets are true
+        with local_file(path) as local, open(local, encoding='latin-1', newline='') as file:
             yield from _Reader(file).elements()
     except OSError as error:
         raise UserError(f'annotations {path} cannot be read: {error.strerror}') from None

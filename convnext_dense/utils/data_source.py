@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import UserError
 from .disk_cache import data_cache
@@ -18,6 +18,26 @@ from .storage import downloaded, has_objects, is_url, list_objects, read_object
 RECENT = 2  # files kept in memory: a sample's image and label map are looked at, then loaded
 
 _recent: OrderedDict[str, bytes] = OrderedDict()
+
+
+class UrlPath(PurePosixPath):
+    """A URL, with the names, parents and joins of a path."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace(':/', '://', 1)
+
+
+def data_path(path: str | os.PathLike) -> Path | UrlPath:
+    """A path or URL as an object with parts."""
+    text = str(path)
+    if text.startswith('file://'):
+        return Path(text.removeprefix('file://'))
+    return UrlPath(text) if is_url(text) else Path(path)
+
+
+def is_elsewhere(folder: str | os.PathLike) -> bool:
+    """Whether the files of a folder are behind a URL or in shards."""
+    return is_url(folder) or find_shards(str(folder).rstrip('/'), is_folder=True) is not None
 
 
 def join_paths(root: str | os.PathLike | None, path: str | os.PathLike) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import UserError
 from .disk_cache import data_cache
 from .files import atomic_write, cache_folder
-from .storage import is_url, read_if_there, read_object
+from .storage import MissingFileError, is_url, read_if_there, read_object
 
 MARKER, INDEX, NAMES = 'shards.json', 'index.npy', 'names.txt'
 FORMAT = 1
@@ -111,7 +111,8 @@ class Shards:
         """
         entry = self._find(name)
         if entry is None:
-            raise UserError(f'{self.folder}: its shards have no file {name}: write them from the complete folder')
+            raise MissingFileError(f'{self.folder}: its shards have no file {name}: write them from the complete '
+                                   'folder')
         start, length, header, number, crc = (int(entry[key]) for key in ('start', 'length', 'header', 'shard', 'crc'))
         end = start + header + length
         if number >= len(self.shards) or header > MAX_HEADER or end > self.shards[number][1]:

@@ -32,6 +32,10 @@ VERSION_KEYS = ('ETag', 'etag', 'generation', 'Content-MD5', 'LastModified', 'La
 _log = logging.getLogger(__name__)
 
 
+class MissingFileError(UserError):
+    """There is no such object, or no such file in shards."""
+
+
 def is_url(path: str | os.PathLike) -> bool:
     """Whether a path is a URL and not a local file."""
     return '://' in str(path)
@@ -187,7 +191,7 @@ def _explained(error: Exception, url: str) -> UserError:
     if isinstance(error, UserError):
         return error
     if isinstance(error, FileNotFoundError):
-        return UserError(f'{url} does not exist: check the bucket and the path, and that it was uploaded')
+        return MissingFileError(f'{url} does not exist: check the bucket and the path, and that it was uploaded')
     if isinstance(error, PermissionError) or getattr(error, 'status', None) in (401, 403):
         return UserError(f'{url} may not be read ({first_line(error)}): check the name of the bucket, and the '
                          'credentials in the environment or home folder of this machine')

@@ -1,4 +1,6 @@
 """Samples from shards and from storage equal those from the folder, bit for bit, with 0 and 2 workers."""
+import json
+import shutil
 import warnings
 
 import fsspec
@@ -6,9 +8,11 @@ import numpy as np
 import pytest
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
+from tool_runs import CONFIGS
 from torch.utils.data import DataLoader
 
 from convnext_dense.benchmark.pipeline import check_same
+from convnext_dense.cli import check_dataset
 from convnext_dense.config import load_config
 from convnext_dense.config.data_files import check_files
 from convnext_dense.datasets.shard_writing import write_data_shards
@@ -117,3 +121,28 @@ def test_a_file_that_shards_lack_is_named_before_training(make_shapes, tmp_path)
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
     with pytest.raises(UserError, match=f'train2017/{missing.name} .* could not be read: it is missing'):
         check_files(dataset)
+
+
+@pytest.mark.parametrize('task', [pytest.param('det', marks=pytest.mark.slow), 'seg'])
+def test_check_dataset_finds_the_same_in_shards_and_behind_a_url(task, make_shapes, tmp_path, capsys):
+    folder = tmp_path / 'data'
+    shutil.copytree(make_shapes(12, 6) / {'det': 'coco', 'seg': 'ade'}[task], folder)
+    images = sorted((folder / {'det': 'train2017', 'seg': 'images/training'}[task]).iterdir())
+    images[1].write_bytes(b'')
+    images[2].write_bytes(images[2].read_bytes()[:300])
+    shutil.copy(images[3], images[4])
+    images[5].unlink()
+    found = []
+    for place in (str(folder), *places(folder, tmp_path)):
+        out = tmp_path / 'findings.json'
+        with pytest.raises(SystemExit) as ended:
+            check_dataset.main([str(CONFIGS[task]), '--data-root', place, '--json', str(out), '--workers', '0'])
+        root = place.removeprefix('file://')
+        found.append((ended.value.code, out.read_text().replace(place, '').replace(root, '')))
+    assert found[1:] == found[:1] * 4 and found[0][0] == 4
+    assert {'image-empty', 'image-duplicate'} <= json.loads(found[0][1])['codes'].keys()
+    capsys.readouterr()
+    with pytest.raises(UserError, match='--fix: .* is not a folder of files on this disk'):
+        check_dataset.main([str(CONFIGS[task]), '--data-root', str(tmp_path / 'shards'), '--fix',
+                            str(tmp_path / 'fixed'), '--workers', '0'])
+    assert not (tmp_path / 'fixed').exists()

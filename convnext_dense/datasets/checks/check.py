@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ...utils.data_source import is_elsewhere, list_files
 from .coco import CocoTables, CocoTarget, check_annotations, check_counts, read_tables
 from .config_checks import check_whole_config
 from .files import FileFacts, read_all
@@ -113,10 +114,13 @@ def _check_unlisted(targets: list[Target], tables: list[CocoTables | None], find
         if table is not None:
             listed.setdefault(target.image_folder, set()).update(table.names)
     for folder, names in listed.items():
-        if folder.is_dir():
-            extra = sorted({file.name for file in folder.iterdir() if file.is_file()} - names)
-            if extra:
-                findings.add('image-unlisted', folder, f'{len(extra)} files', f'the first is {extra[0]}')
+        if is_elsewhere(folder):
+            found = {name for name in list_files(folder) if '/' not in name}
+        else:
+            found = {file.name for file in folder.iterdir() if file.is_file()} if folder.is_dir() else set()
+        extra = sorted(found - names)
+        if extra:
+            findings.add('image-unlisted', folder, f'{len(extra)} files', f'the first is {extra[0]}')
 
 
 def _check_split_classes(targets: list[Target], tables: list[CocoTables | None], findings: Findings) -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import UserError
+from ...utils.data_source import read_file
 from ...utils.image_values import read_values
 from ...utils.images import ImageHeader, OversizedImageError, open_image, read_header
 from ...utils.progress import progress_bar
+from ...utils.storage import MissingFileError
 
 EXIF_ORIENTATION = 274  # the tag's number in the EXIF standard
 
@@ -55,11 +57,12 @@ def read_facts(job: tuple[str, bool]) -> FileFacts:
     """Read the file `job[0]`; `job[1]` says whether it is a label map."""
     path, is_label = job
     try:
-        if not os.path.isfile(path):  # a pipe would never end
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would never end
             return FileFacts('missing')
-        with open(path, 'rb') as file:
-            data = file.read()
-    except (OSError, ValueError):  # ValueError: a zero byte in the name
+        data = read_file(path)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        if isinstance(error, UserError) and not isinstance(error, MissingFileError):
+            raise  # storage that cannot be reached, damaged shards
         return FileFacts('missing')
     if not data:
         return FileFacts('empty')

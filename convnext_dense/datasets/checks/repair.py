@@ -9,6 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ...errors import UserError
+from ...utils.data_source import is_elsewhere
 from ...utils.files import written_whole
 from ...utils.images import image_size, open_image
 from ..convert.pairs import read_ids
@@ -49,7 +50,15 @@ def repair(targets: list[Target], findings: Findings, out: Path) -> list[str]:
         targets: as checked.
         findings: of the check, for the image files.
         out: a folder that does not exist.
+
+    Raises:
+        UserError: the data is behind a URL or in shards.
     """
+    for target in targets:
+        folder = target.label_folder if isinstance(target, LabelTarget) else target.image_folder
+        if is_elsewhere(folder):
+            raise UserError(f'--fix: {folder} is not a folder of files on this disk: repair the data set there, then '
+                            'write its shards, or upload it, again')
     broken = {finding.file for finding in findings if finding.code in BROKEN_FILES}
     with written_whole(out) as part:
         with (part / CHANGES_FILE).open('w', encoding='utf-8') as file:

@@ -6,6 +6,8 @@ from mmengine.config import Config
 
 from ...config import datasets_of, value_range_of
 from ...errors import UserError
+from ...utils.data_source import UrlPath, data_path, is_elsewhere, list_files
+from ...utils.images import IMAGE_SUFFIXES
 from ..convert.class_files import find_class_file, read_classes
 from ..convert.coco import annotation_files, data_folder, image_folder, split_of_file
 from ..convert.pairs import SPLIT_NAMES, image_files
@@ -84,19 +86,19 @@ def targets_of_config(cfg: Config) -> list[Target]:
     for split, loader in SPLIT_DATALOADERS.items():
         for described in datasets_of(cfg.get(loader)):
             dataset = DATASETS.build({**described, 'lazy_init': True, 'pipeline': []})
+            prefix = {name: data_path(folder) for name, folder in dataset.data_prefix.items()}
             value_range = value_range_of(described.get('pipeline'))
             classes = list(dataset.metainfo.get('classes') or ()) or None
-            prefix = dataset.data_prefix
             if 'seg_map_path' in prefix:
-                target = label_target(split, Path(prefix['img_path']), Path(prefix['seg_map_path']), classes,
+                target = label_target(split, prefix['img_path'], prefix['seg_map_path'], classes,
                                       dataset.img_suffix, dataset.seg_map_suffix)
                 target.ignore_index, target.reduce_zero_label = dataset.ignore_index, dataset.reduce_zero_label
-                _keep_listed(target, dataset.ann_file, Path(prefix['img_path']), dataset.img_suffix)
+                _keep_listed(target, dataset.ann_file, prefix['img_path'], dataset.img_suffix)
                 target.value_range = value_range
                 targets.append(target)
             elif str(dataset.ann_file).endswith('.json'):
-                folder = Path(dataset.data_root) if dataset.data_root else None
-                targets.append(CocoTarget(split, Path(dataset.ann_file), Path(prefix.get('img', '')), classes,
+                folder = data_path(dataset.data_root) if dataset.data_root else None
+                targets.append(CocoTarget(split, data_path(dataset.ann_file), prefix.get('img', Path()), classes,
                                           resize_scale(cfg), folder, value_range))
             else:
                 raise UserError(f'{loader}: {described["type"]} is neither a COCO nor a segmentation data set, the '
@@ -117,13 +119,19 @@ def resize_scale(cfg: Config) -> tuple[int, int] | None:
 def label_target(split: str, images: Path, labels: Path, classes: list[str] | None, img_suffix: str | None = None,
                  seg_map_suffix: str = '.png') -> LabelTarget:
     """Pair the images of a folder with the label maps of another by their relative names."""
-    found = [file for file in image_files(images) if img_suffix is None or file.name.endswith(img_suffix)]
+    found = [file for file in _images(images) if img_suffix is None or file.name.endswith(img_suffix)]
     pairs = []
     for image in found:
         name = str(image.relative_to(images)).removesuffix(img_suffix or image.suffix)
         pairs.append((image, labels / f'{name}{seg_map_suffix}'))
     known = {label for _, label in pairs}
-    return LabelTarget(split, pairs, [file for file in image_files(labels) if file not in known], labels, classes)
+    return LabelTarget(split, pairs, [file for file in _images(labels) if file not in known], labels, classes)
+
+
+def _images(folder: Path | UrlPath) -> list[Path | UrlPath]:
+    if not is_elsewhere(folder):
+        return image_files(folder)
+    return [folder / name for name in list_files(folder) if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def _converted(folder: Path) -> list[Target]:
