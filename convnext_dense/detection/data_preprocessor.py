@@ -7,14 +7,14 @@ from mmdet.registry import MODELS
 from mmengine.model import ImgDataPreprocessor
 
 from ..mm.normalize import normalized_batch
-from ..mm.transfer import to_device
+from ..mm.transfer import batch_to_device
 
 
 class _Images(ImgDataPreprocessor):
     """mmengine's part of mmdet's preprocessor."""
 
     def cast_data(self, data):
-        return to_device(data, self.device)
+        return batch_to_device(data, self.device)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         images = data['inputs']

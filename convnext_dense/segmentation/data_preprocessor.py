@@ -2,7 +2,7 @@
 from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 
-from ..mm.transfer import to_device
+from ..mm.transfer import batch_to_device
 
 
 @MODELS.register_module()
@@ -12,7 +12,7 @@ class FastSegDataPreProcessor(SegDataPreProcessor):
     """
 
     def cast_data(self, data):
-        return to_device(data, self.device)
+        return batch_to_device(data, self.device)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As mmseg's; channels are swapped by a flip, where mmseg indexes with a list, which is copied to the GPU."""
