@@ -143,6 +143,8 @@ class DenseRunner(Runner):
             # torch refuses these two without workers; a recipe run with num_workers=0 should simply run
             dataloader = {**dataloader, 'persistent_workers': False}
             dataloader.pop('prefetch_factor', None)
+        if isinstance(dataloader, dict) and torch.cuda.is_available():
+            dataloader = {'pin_memory': True, **dataloader}  # by a thread, ahead of the step that takes the batch
         try:
             built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
         except json.JSONDecodeError as error:

@@ -40,3 +40,14 @@ def test_a_worker_uses_one_core_and_draws_as_mmengines(workers, four_threads):
     assert [row[:2] for row in mmengines] == [[4, 1]] * 4  # forked from a process whose OpenCV has four threads
     assert [row[2] for row in ours] == [row[2] for row in mmengines]
     assert cv2.getNumThreads() == 4
+
+
+def test_a_thread_pins_batches_where_there_is_a_gpu(monkeypatch):
+    def pinned(**options) -> bool:
+        loader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=Probe(),
+                      collate_fn=dict(type='default_collate'), **options)
+        return DenseRunner.build_dataloader(loader).pin_memory
+
+    assert not pinned()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert pinned() and not pinned(pin_memory=False)
