@@ -62,6 +62,7 @@ def run_tool(main: Callable[[], None], resumable: bool = False, with_torch: bool
             fail(f'{name} cannot be read or written ({refused.strerror}): check who may use the file and its folder, '
                  f'or name another place{go_on}')
         if killed is None:
+            fail_at_setting(error)
             raise
         fail(f'a process that loads data died ({explain_killed(str(killed))}{go_on}')
 
@@ -119,6 +120,16 @@ def fail(sentence: str) -> None:
     """Print an error and exit with status 2."""
     print(f'error: {as_called(sentence)}', file=sys.stderr)
     sys.exit(2)
+
+
+def fail_at_setting(error: BaseException) -> None:
+    """Fail where a class does not take what the config gives it; return where that is not what happened."""
+    if 'mmengine' in sys.modules:
+        from ..config.settings import explain_settings  # late: it imports mmengine
+        found = []
+        find_cause(error, lambda each: bool(found.append(explain_settings(each)) or found[-1]))
+        if found[-1]:
+            fail(found[-1])
 
 
 def as_called(text: str) -> str:

@@ -5,7 +5,9 @@ torch 2.4 or newer. `tests/mm/test_patches.py` has a test for each that fails wh
 """
 import logging
 import pickle
+import re
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +56,7 @@ def before_mm_imports() -> None:
     disable_broken_mmpretrain()
     allow_own_checkpoints()
     register_subclasses()
+    leave_out_notes()
 
 
 def _first(name: str) -> bool:
@@ -62,6 +65,13 @@ def _first(name: str) -> bool:
         return False
     _applied.add(name)
     return True
+
+
+def leave_out_notes() -> None:
+    """Do not show what mmseg warns of at every start, whatever the config: how its own classes call each other."""
+    for start in ('``build_loss`` would be deprecated', 'Default ``avg_non_ignore`` is False', 'The draw is False',
+                  '`reduce_zero_label` will be deprecated'):
+        warnings.filterwarnings('ignore', message=re.escape(start), category=UserWarning, module='mmseg')
 
 
 def compute_on_cpu() -> None:
