@@ -114,7 +114,7 @@ def annotation_files(loader: dict) -> str:
 
 def _explain_categories(ann_file, classes) -> UserError:
     """The error to raise when a file's categories are not one for each class."""
-    names = Counter(category['name'] for category in json.loads(read_file(ann_file))['categories'])
+    names = Counter(category['name'] for category in json.loads(read_file(ann_file, fresh=True))['categories'])
     for where, found, remedy in ((f'{ann_file} has', names, 'give each category a name of its own'),
                                  ('metainfo.classes of the data set has', Counter(classes), 'name each class once')):
         twice = [name for name, count in found.items() if count > 1 and name in classes]
@@ -126,7 +126,7 @@ def _explain_categories(ann_file, classes) -> UserError:
 
 
 def _lacks_classes(ann_file, classes) -> UserError | None:
-    names = [category['name'] for category in json.loads(read_file(ann_file))['categories']]
+    names = [category['name'] for category in json.loads(read_file(ann_file, fresh=True))['categories']]
     missing = [name for name in classes if name not in names]
     if not missing:
         return None

@@ -16,7 +16,8 @@ class _Reading:
         return data_source.read_file(filepath)
 
     def get_text(self, filepath, encoding: str = 'utf-8') -> str:
-        return self.get(filepath).decode(encoding)
+        """Annotations and lists: as they are now, not as they were when the cache got them."""
+        return data_source.read_file(filepath, fresh=True).decode(encoding)
 
     def exists(self, filepath) -> bool:
         return self.isfile(filepath) or self.isdir(filepath)

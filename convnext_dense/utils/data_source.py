@@ -13,7 +13,7 @@ from ..errors import UserError
 from .disk_cache import data_cache
 from .files import cache_folder
 from .shards import find_shards
-from .storage import downloaded, has_objects, is_url, list_objects, read_object
+from .storage import downloaded, has_objects, is_cached, is_url, list_objects, read_object
 
 RECENT = 2  # files kept in memory: a sample's image and label map are looked at, then loaded
 
@@ -48,8 +48,12 @@ def join_paths(root: str | os.PathLike | None, path: str | os.PathLike) -> str:
     return f'{root.rstrip("/")}/{path}' if is_url(root) else os.path.join(root, path)
 
 
-def read_file(path: str | os.PathLike) -> bytes:
+def read_file(path: str | os.PathLike, fresh: bool = False) -> bytes:
     """The bytes of a file.
+
+    Args:
+        path: or URL.
+        fresh: as it is now; otherwise an object behind a URL is taken from the cache where that has it.
 
     Raises:
         FileNotFoundError: it is neither on this disk nor in shards there.
@@ -62,6 +66,8 @@ def read_file(path: str | os.PathLike) -> bytes:
         except (FileNotFoundError, NotADirectoryError):
             if find_shards(path) is None:
                 raise
+    if fresh and find_shards(path) is None:
+        return read_object(path)
     if path not in _recent:
         _recent[path] = _read_elsewhere(path)
         while len(_recent) > RECENT:
@@ -73,7 +79,7 @@ def _read_elsewhere(path: str) -> bytes:
     found = find_shards(path)
     if found is not None:
         return found[0].read(found[1])
-    cache = data_cache()
+    cache = data_cache() if is_cached(path) else None
     content = cache and cache.get(path)
     if content is None:
         content = read_object(path)

@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import UserError
 from .disk_cache import data_cache
 from .files import atomic_write, cache_folder
-from .storage import MissingFileError, is_url, read_if_there, read_object
+from .storage import MissingFileError, is_cached, is_url, read_if_there, read_object
 
 MARKER, INDEX, NAMES = 'shards.json', 'index.npy', 'names.txt'
 FORMAT = 1
@@ -118,7 +118,7 @@ class Shards:
         if number >= len(self.shards) or header > MAX_HEADER or end > self.shards[number][1]:
             raise self._damaged(name, 'the index points outside of the shards')
         shard = f'{self.folder}/{self.shards[number][0]}'
-        cache = data_cache() if is_url(shard) else None
+        cache = data_cache() if is_cached(shard) else None
         key = f'{shard}|{start}|{length}|{crc}'
         content = cache and cache.get(key)
         if content is None or zlib.crc32(content) != crc:

@@ -41,6 +41,11 @@ def is_url(path: str | os.PathLike) -> bool:
     return '://' in str(path)
 
 
+def is_cached(url: str) -> bool:
+    """Whether a URL leads to another machine, so that what is read is worth keeping on the disk."""
+    return is_url(url) and not url.startswith(('file://', 'memory://'))
+
+
 def require_scheme(url: str) -> None:
     """Refuse a URL that cannot be read with what is installed.
 

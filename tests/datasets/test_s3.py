@@ -45,19 +45,23 @@ class Server:
     def start(self) -> None:
         self.process = subprocess.Popen([sys.executable, '-m', 'moto.server', '-H', '127.0.0.1', '-p', self.port],
                                         stdout=self.log.open('a'), stderr=subprocess.STDOUT)
-        end = time.monotonic() + 120
-        while True:
-            try:
-                socket.create_connection(('127.0.0.1', int(self.port)), 1).close()
-                return
-            except OSError:
-                assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
-                time.sleep(0.1)
+        wait_for_port(self.port, self.process)
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+def wait_for_port(port: str, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 120
+    while True:
+        try:
+            socket.create_connection(('127.0.0.1', int(port)), 1).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
 
 
 @pytest.fixture(scope='module')
@@ -210,3 +214,25 @@ def test_a_run_that_is_killed_leaves_a_cache_that_works(server, make_shapes, tmp
     for name in data_source.list_files(f'{root}/images/training'):
         file = f'images/training/{name}'
         assert data_source.read_file(f'{root}/{file}') == (make_shapes(12, 6) / 'ade' / file).read_bytes()
+
+
+def test_a_web_server_without_parts_of_files_is_said(server, tmp_path):
+    (tmp_path / 'data/train').mkdir(parents=True)
+    for name in ('a.jpg', 'b.jpg'):
+        (tmp_path / 'data/train' / name).write_bytes(name.encode() * 1000)
+    write_data_shards(tmp_path / 'data', tmp_path / 'web/shards', 10**6)
+    (tmp_path / 'web/plain').symlink_to(tmp_path / 'data')
+    port = free_port()
+    command = [sys.executable, '-m', 'http.server', port, '--bind', '127.0.0.1', '-d', tmp_path / 'web']
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, process)
+        url = f'http://127.0.0.1:{port}'
+        assert data_source.read_file(f'{url}/plain/train/a.jpg') == b'a.jpg' * 1000  # whole files need no parts
+        with pytest.raises(UserError, match=r'00000\.tar: expected 5512 bytes .* does not serve parts of files'):
+            data_source.read_file(f'{url}/shards/train/a.jpg')
+        with pytest.raises(UserError, match='c.jpg does not exist'):
+            data_source.read_file(f'{url}/plain/train/c.jpg')
+    finally:
+        process.kill()
+        process.wait()
