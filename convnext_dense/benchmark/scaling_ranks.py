@@ -140,15 +140,15 @@ def _rank(rank: int, folder: str, cfg: Config, samples: tuple, device: str, roun
                                       find_unused_parameters=cfg.get('find_unused_parameters', False))
     alone, together = [], []
     for number in range(rounds + 2):  # in turn, so that drift hits both alike
-        for runs, synchronizing in ((alone, nullcontext()), (together, None)):
-            with model.no_sync() if synchronizing is not None else nullcontext():
+        for communicates in (False, True):
+            with nullcontext() if communicates else model.no_sync():
                 own = deepcopy(batch)
                 dist.barrier()
                 start = time.perf_counter()
                 found = clock.step(lambda own=own: model.train_step(own, trainer.optim_wrapper))
                 seconds = time.perf_counter() - start
-                if number > 1:
-                    runs.append(found if synchronizing is not None else seconds)
+            if number > 1:  # after warming up
+                together.append(seconds) if communicates else alone.append(found)
     result = dict(all_reduce=_time_all_reduces(device), synchronized=median(together),
                   step=sorted(alone, key=lambda run: sum(run[:3]))[len(alone) // 2])
     Path(folder, f'{rank}.json').write_text(json.dumps(result))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmengine.fileio.backends import LocalBackend
 
+from convnext_dense.cli import write_shards
 from convnext_dense.datasets.shard_writing import index_shards, write_data_shards
 from convnext_dense.errors import UserError
 from convnext_dense.mm.data_backend import DiskBackend
@@ -87,6 +88,22 @@ def test_nothing_is_left_of_shards_that_could_not_be_finished(folder, tmp_path, 
         write_data_shards(folder, folder, 8000)
     with pytest.raises(UserError, match='has no folder val'):
         write_data_shards(folder, tmp_path / 'out', 8000, ['val'])
+
+
+def test_the_command(folder, tmp_path, capsys):
+    out = tmp_path / 'out'
+    write_shards.main([str(folder), str(out), '--size', '0.008'])
+    assert f'{out}/train: 20 files in ' in capsys.readouterr().out
+    before = images(out)
+    write_shards.main([str(out / 'train'), '--index'])
+    assert '20 files indexed' in capsys.readouterr().out and images(out) == before
+    for wrong, words in (([str(folder)], 'takes SOURCE and OUT'), ([str(folder), str(out), '--index'], 'takes SOURCE'),
+                         ([str(tmp_path / 'no'), str(out)], 'does not exist'), ([str(folder), str(out)], 'exists alr'),
+                         ([str(folder), str(out), '--size', '0'], 'more than 0'),
+                         ([str(folder / 'annotations'), str(tmp_path / 'x')], 'holds no images'),
+                         ([str(folder), str(folder / 'x')], 'lies in')):
+        with pytest.raises(UserError, match=words):
+            write_shards.main(wrong)
 
 
 def tar_with(file, *members: tarfile.TarInfo) -> None:
