@@ -12,9 +12,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from tool_runs import CONFIGS, DATA, forget_earlier_runs  # noqa: E402
 
-# twenty iterations, of which each accumulates two; averaged weights; a checkpoint in the middle
-OPTIONS = {'det': ['train_cfg.max_epochs=10', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=5'],
-           'seg': ['train_cfg.max_iters=20', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=10']}
+# twenty iterations, of which each accumulates two; a checkpoint in the middle; one task has validations and a best one
+OPTIONS = {'det': ['train_cfg.max_epochs=10', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=5',
+                   'default_hooks.checkpoint.save_best=None'],
+           'seg': ['train_cfg.max_iters=20', 'train_cfg.val_interval=10', 'default_hooks.checkpoint.interval=10']}
 HALF = {'det': 'epoch_5.pth', 'seg': 'iter_10.pth'}
 RECIPE = ("custom_hooks = [dict(type='EMAHook', momentum=0.1)]\n"
           "optim_wrapper = dict(accumulative_counts=2, optimizer=dict(weight_decay=0.05),\n"
@@ -28,7 +29,7 @@ def arguments(task: str, data: Path, folder: Path, name: str) -> list[str]:
     if not config.is_file():
         config.write_text(f'_base_ = {str(CONFIGS[task])!r}\n{RECIPE}')
     return [str(config), '--data-root', str(data / DATA[task]), '--work-dir', str(folder / name), '--cfg-options',
-            *OPTIONS[task], 'default_hooks.checkpoint.max_keep_ckpts=-1', 'default_hooks.checkpoint.save_best=None',
+            *OPTIONS[task], 'default_hooks.checkpoint.max_keep_ckpts=-1',
             'model.backbone.drop_path_rate=0.4', 'randomness.deterministic=True', 'find_unused_parameters=True']
 
 

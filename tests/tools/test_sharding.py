@@ -52,6 +52,8 @@ def test_shards_train_as_ddp(task, shapes, tmp_path):
               'unequal after resumption')
         assert difference <= 1e-6 and not unequal
         assert [value.stride() for value in ours.values()] == [value.stride() for value in ddp.values()]
+    best = [[file.name for file in (tmp_path / name).glob('best_*.pth')] for name in ('whole', 'shards', 'resumed')]
+    assert best[0] == best[1] == best[2] and bool(best[0]) == (task == 'seg')
     one, two = (json.loads((tmp_path / f'rank{rank}.json').read_text()) for rank in (0, 1))
     print(f'{task}: optimizer state of a process: {one["whole"]} bytes with DDP, {one["shards"]} and {two["shards"]} '
           'with --shard')
