@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='with --compare and --exported: cpu counts the processor time of this process alone, for '
                              'a busy machine (with --threads 1)')
     parser.add_argument('--exported', nargs='+', default=[], metavar='FILE', help='exported models (docs/deploy.md) of '
-                        'the same weights, interleaved with PyTorch eager; results are compared')
+                        'the same weights, interleaved with PyTorch eager, the stock stack and this package; '
+                        'results are compared')
     parser.add_argument('--autocast', choices=('bfloat16', 'float16'), help='with --compare: mixed precision on both')
     parser.add_argument('--no-memory', dest='memory', action='store_false',
                         help='with --compare: leave peak memory out, which takes a call of each more')
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
     cfg = load_config(args.config, args.cfg_options)
     if not args.checkpoint:
         keep_all_detections(cfg)
-    if args.compare:
+    if args.compare or args.exported:
         from .compare import build_pair, compare, format_comparison  # needs mmdet and mmseg
         predictors = build_pair(cfg, args.checkpoint, args.device)
         predictor = predictors['ours']
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> tuple[dict, str]:
                             'or images of one size')
         if args.exported:
             from .exported import measure_exported
-            result = measure_exported(predictor, args.exported, batch, args)
+            result = measure_exported(predictors, args.exported, batch, args)
         else:
             result = compare(predictors, batch, args) if args.compare else measure(predictor, batch, args)
     result |= dict(config=args.config, weights=args.checkpoint or 'random', machine=describe_machine(args.device),

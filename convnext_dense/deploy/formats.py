@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..runtime.backends import SUFFIXES, needed
 from ..runtime.metadata import KEY, Metadata
+from ..utils.files import check_writable
 from ..utils.quiet import quiet
 
 OPSETS = range(18, 22)  # RoiAlign's half-pixel mode is of 16; TensorRT 10 takes up to 22
@@ -115,9 +116,13 @@ def check_name(out: str | os.PathLike, kind: str) -> Path:
     """The file to write.
 
     Raises:
-        UserError: its suffix is not the format's.
+        UserError: its suffix is not the format's, it is a folder, or nothing can be written there.
     """
     out = Path(out)
     if out.suffix != suffix_of(kind):
         raise UserError(f'--out {out}: expected a name that ends in {suffix_of(kind)} with --to {kind}')
+    if out.is_dir():
+        raise UserError(f'--out {out} is a folder: expected the name of a file to write, as '
+                        f'{out / ("model" + out.suffix)}')
+    check_writable(out)
     return out

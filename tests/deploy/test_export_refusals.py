@@ -8,6 +8,7 @@ import torch
 from tiny_detectors import tiny_detector, tiny_detector_config
 from tool_runs import CONFIGS, run_tool
 
+from convnext_dense.deploy.formats import check_name
 from convnext_dense.deploy.losses import Loss, check_losses
 from convnext_dense.errors import UserError
 from convnext_dense.runtime import Predictor
@@ -33,6 +34,7 @@ def weights(tmp_path_factory):
 @pytest.mark.parametrize(('flags', 'message'), [
     (['--opset', 9], '--opset 9: expected 18 to 21'),
     (['--out', 'model.pt2'], '--out model.pt2: expected a name that ends in .onnx with --to onnx'),
+    (['--out', '/proc/model.onnx'], '/proc/model.onnx cannot be written'),
     (['--size', 16, 64], r'--size \(16, 64\).*at least 32 pixels'),
     (['--batch', 0], '--batch 0: .*at least one image'),
     (['--precision', 'int8'], '--precision int8 needs --calibrate'),
@@ -49,6 +51,13 @@ def test_refusals_of_export(flags, message, image, weights, tmp_path):
              *(['--images', image] if '--images' not in flags else [])]
     assert re.search(message, run_tool('export', CONFIGS['det'], weights, *flags, cwd=tmp_path).error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    out = tmp_path / 'model.onnx'
+    out.mkdir()
+    with pytest.raises(UserError, match='model.onnx is a folder: expected the name of a file'):
+        check_name(out, 'onnx')
 
 
 def test_int8_that_loses_too_much_is_refused():
