@@ -80,6 +80,8 @@ class DenseRunner(Runner):
             self.checkpoints.wait()
             return model
         finally:
+            if isinstance(self._val_loop, BackgroundValLoop):
+                self._val_loop.close()
             self.checkpoints.join()
             for hook in hooks:
                 hook.close()

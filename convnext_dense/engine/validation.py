@@ -96,6 +96,11 @@ class BackgroundValLoop(ValLoop):
             self._land(metrics[0])
         self.pending = None
 
+    def close(self) -> None:
+        """End a computation that nobody waits for any more, after an error in the run."""
+        if self.pending is not None and self.pending.process is not None:
+            self.pending.process.kill()
+
     def _land(self, metrics: dict) -> None:
         """Call the hooks that record metrics as if training had not gone on."""
         pending, runner = self.pending, self.runner
