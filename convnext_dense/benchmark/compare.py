@@ -46,11 +46,13 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
     Raises:
         ValueError: results differ by more than rounding explains, so a comparison would mean nothing.
     """
+    whole = {side: lambda p=p: p.predict([p.load(file) for file in batch]) for side, p in predictors.items()}
+    float32 = whole['stock']() if args.autocast else None
     for predictor in predictors.values():
         predictor.dtype = getattr(torch, args.autocast or 'float32')
     predictors['ours'].optimize()
-    whole = {side: lambda p=p: p.predict([p.load(file) for file in batch]) for side, p in predictors.items()}
-    difference = check_same(*(whole[side]() for side in SIDES), exact=not args.autocast)  # warms up, too
+    found = {side: whole[side]() for side in SIDES}  # warms up, too
+    difference = check_same(*found.values(), exact=not args.autocast)
     seconds = {side: [] for side in SIDES}
     for _ in range(args.rounds):
         for side, predictor in predictors.items():
@@ -65,6 +67,8 @@ def compare(predictors: dict[str, Predictor], batch: list[Path], args: argparse.
     result['ratios'] = [sum(stock.values()) / sum(ours.values()) for stock, ours in zip(*seconds.values(), strict=True)]
     result['parts_ms'] = {side: {part: 1e3 * median(found.get(part, 0.0) for found in rounds) for part in PARTS
                                  if any(part in found for found in rounds)} for side, rounds in seconds.items()}
+    if args.autocast:
+        result['from_float32'] = {side: check_same(float32, found[side], exact=False) for side in SIDES}
     if args.memory:
         result['peak_memory_mb'] = {side: peak_memory(whole[side], args.device) / 1e6 for side in SIDES}
     return result
@@ -120,6 +124,9 @@ def format_comparison(result: dict) -> str:
     if 'peak_memory_mb' in result:
         peak = result['peak_memory_mb']
         lines.append(f"peak memory: {peak['stock']:.0f} MB stock, {peak['ours']:.0f} MB ours")
-    lines.append('largest differences of results: '
-                 + ', '.join(f'{name} {value:.2g}' for name, value in result['difference'].items()))
+    differences = {'of results': result['difference']}
+    for side, found in result.get('from_float32', {}).items():
+        differences[f'of {side} from stock in float32'] = found
+    lines += [f'largest differences {of}: ' + ', '.join(f'{name} {value:.2g}' for name, value in found.items())
+              for of, found in differences.items()]
     return '\n'.join(lines)

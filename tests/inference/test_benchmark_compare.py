@@ -82,9 +82,10 @@ def test_mixed_precision_is_that_of_both_networks(tiny, monkeypatch):
 
     monkeypatch.setattr(benchmark, 'use_device', lambda device: None)
     monkeypatch.setattr(compare, 'build_pair', build_and_watch)
-    must_run('benchmark', 'model', tiny['seg'], '--compare', '--size', 64, 96, '--rounds', 1, '--no-memory',
-             '--autocast', 'bfloat16')
-    assert seen == {('stock', torch.bfloat16), ('ours', torch.bfloat16)}
+    finished = must_run('benchmark', 'model', tiny['seg'], '--compare', '--size', 64, 96, '--rounds', 1, '--no-memory',
+                        '--autocast', 'bfloat16')
+    assert seen == {('stock', False), ('stock', torch.bfloat16), ('ours', torch.bfloat16)}  # float32 to compare with
+    assert 'of stock from stock in float32: pixels' in finished.out and 'of ours from stock in' in finished.out
 
 
 def test_results_that_differ_are_an_error():
