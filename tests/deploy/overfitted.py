@@ -43,6 +43,7 @@ class Model:
         checkpoint: trained weights.
         data_root: of train and test.
         images: files that it has learned.
+        others: eight files, or fewer, of the same data set that it has not seen, to calibrate int8 with.
         folder: for what is written.
     """
     config: Path
@@ -50,6 +51,7 @@ class Model:
     checkpoint: Path
     data_root: Path
     images: list[Path]
+    others: list[Path]
     folder: Path
 
     def metrics(self, weights: Path | None = None) -> dict[str, float]:
@@ -76,18 +78,20 @@ def learn(name: str, backbone: str, data: Path, folder: Path, *more: str) -> Mod
     if name == 'UPerNet':
         root = data / 'ade/ADEChallengeData2016'
         images = sorted((root / 'images/validation').glob('*.jpg'))[:8]
+        others = sorted((root / 'images/training').glob('*.jpg'))[:8]
     else:
         root, annotations = data / 'coco', folder / 'eight.json'
         chosen = set(eight_images(root / 'annotations/instances_train2017.json', annotations))
         images = [root / 'train2017' / image['file_name']
                   for image in json.loads(annotations.read_text())['images'] if image['id'] in chosen]
+        others = sorted({*(root / 'train2017').glob('*.jpg')} - {*images})[:8]
         options += [*(f'{loader}_dataloader.dataset.ann_file={annotations}' for loader in ('train', 'val', 'test')),
                     *(f'{kind}_evaluator.ann_file={annotations}' for kind in ('val', 'test')), *SMALL_IMAGES]
     if not list(folder.glob('run/iter_*.pth')):
         must_run('train', config, '--work-dir', folder / 'run', '--data-root', root, '--cfg-options', *options,
                  cwd=folder)
     checkpoint = max(folder.glob('run/iter_*.pth'), key=lambda file: int(file.stem[5:]))
-    return Model(config, options, checkpoint, root, images, folder)
+    return Model(config, options, checkpoint, root, images, others, folder)
 
 
 def sizes_and_batches(model: Model, file: Path) -> Differences:
