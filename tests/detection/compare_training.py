@@ -19,11 +19,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from convnext_dense.benchmark.stock import stock_config
-from convnext_dense.benchmark.training import quiet
 from convnext_dense.config import load_config
 from convnext_dense.datasets.shapes import ShapesParams, generate_shapes
 from convnext_dense.engine.runner import DenseRunner, prepare_training
 from convnext_dense.mm.device import use_device
+from convnext_dense.utils.quiet import quiet
 
 CONFIG = 'det/mask-rcnn_convnext-atto_fpn_1xb8-4e_shapes.py'
 METRICS = {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'}
