@@ -41,18 +41,20 @@ gpu:
 smoke-onedl: $(ONEDL)/.done
 	$(ONEDL)/bin/python -m pytest -n 2 -m "not slow" tests/mm tests/tools tests/optim
 
+# without compiling: python compiles what is imported, a fraction of what is installed
 $(VENV)/.installed: setup.py pyproject.toml
 	@echo "installing torch and the MM packages into $(VENV): a few minutes, depending on the network"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --no-input -e '.[openmmlab]'
+	$(RUN) -m pip install --no-input --no-compile -e '.[openmmlab]'
 	touch $@
 
-$(VENV)/.done: $(VENV)/.installed
-	$(BIN)/python -m pip install --no-input -e '.[openmmlab,test,docs]'
-	touch $@
+$(VENV)/.done: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --no-input --no-compile -e '.[openmmlab,test,docs]'
+	touch $(VENV)/.installed $@
 
 $(VENV)/.s3: $(VENV)/.done
-	$(BIN)/python -m pip install --no-input -e '.[test-s3]'
+	$(RUN) -m pip install --no-input --no-compile -e '.[test-s3]'
 	touch $@
 
 # starts as hard links to what $(VENV) has, so torch and its CUDA packages are downloaded once and lie on the disk once
@@ -60,7 +62,7 @@ $(ONEDL)/.done: $(VENV)/.done
 	$(PYTHON) -m venv --clear --without-pip $(ONEDL)
 	cp -alf $(VENV)/lib $(ONEDL)/
 	$(ONEDL)/bin/python -m pip uninstall -q -y convnext-dense mmengine mmcv-lite mmdet mmsegmentation
-	$(ONEDL)/bin/python -m pip install -q -e '.[onedl,test]'
+	$(ONEDL)/bin/python -m pip install -q --no-compile -e '.[onedl,test]'
 	touch $@
 
 clean:
