@@ -145,7 +145,7 @@ def test_a_built_wrapper_stays():
 def test_the_runner_takes_it(device, machine):
     machine(device)
     runner = DenseRunner.__new__(DenseRunner)
-    runner.model = linear()
+    runner.model, runner.cfg = linear(), {}
     wrapper = runner.build_optim_wrapper(ConfigDict(
         type='AmpOptimWrapper', dtype='bfloat16', optimizer=dict(type='SGD', lr=0.1)))
     assert type(wrapper) is MixedPrecisionOptimWrapper and not wrapper.loss_scaler.is_enabled()
