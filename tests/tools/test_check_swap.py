@@ -138,6 +138,7 @@ def test_a_fault_of_stock_is_the_same_error_in_stock(monkeypatch, stock, outcome
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_folders_that_once_failed_work(tmp_path):
     out = tmp_path / 'swap.md'
     importlib.import_module('convnext_dense.cli.check_swap').main(

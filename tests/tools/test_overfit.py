@@ -59,9 +59,9 @@ BOX, MASK = ['coco/bbox_mAP', 'coco/bbox_mAP_50'], ['coco/segm_mAP', 'coco/segm_
 @pytest.mark.parametrize('name, more, metrics', [
     # chance's 81 equal scores are below the recipe's 0.05
     ('coco', ['model.test_cfg.rcnn.score_thr=0.0'], BOX + MASK),
-    ('mask2former', SMALL_IMAGES, BOX + MASK),
-    ('dino', SMALL_IMAGES, BOX),
-    ('rtmdet', [*SMALL_IMAGES, 'model.test_cfg.score_thr=0.0'], BOX + MASK)],
+    pytest.param('mask2former', SMALL_IMAGES, BOX + MASK, marks=pytest.mark.long),
+    pytest.param('dino', SMALL_IMAGES, BOX, marks=pytest.mark.long),
+    pytest.param('rtmdet', [*SMALL_IMAGES, 'model.test_cfg.score_thr=0.0'], BOX + MASK, marks=pytest.mark.long)],
     ids=['mask-rcnn', 'mask2former', 'dino', 'rtmdet'])
 def test_eight_coco_images_are_learned_by_heart(name, more, metrics, real_data, tmp_path):
     config = TOOL_TESTS / f'overfit_{name}.py'
@@ -72,6 +72,7 @@ def test_eight_coco_images_are_learned_by_heart(name, more, metrics, real_data, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_eight_ade20k_images_are_learned_by_heart(real_data, tmp_path):
     options = ['--data-root', real_data / 'ade/ADEChallengeData2016', '--cfg-options', 'log_level=INFO']
     chance, learned = untrained_and_trained(

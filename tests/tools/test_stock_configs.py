@@ -128,7 +128,8 @@ def test_backbone_of_a_stock_convnext_config_loads_its_weights(package, file, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', STOCK)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.long) if 'ResNet' in name else name for name in STOCK])
 def test_stock_config_trains_with_mmengines_runner(name, shapes, tmp_path):
     task, file, model = STOCK[name]
     stock = Path({'det': mmdet, 'seg': mmseg}[task].__file__).parent / '.mim/configs' / file
