@@ -20,6 +20,7 @@ def test_generated_annotations_are_coco(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_table(repo_root, tmp_path):
     """mmdet's memory grows with the file, ours does not."""
     command = [sys.executable, 'tools/benchmark.py', 'annotations', '--images', '6000', '--objects', '12', '--workers',

@@ -193,6 +193,7 @@ def memory_of_tree(process: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_million_annotations_fit_into_two_gigabytes(tmp_path, repo_root):
     file = tmp_path / 'million.json'
     subprocess.run([sys.executable, '-c', MILLION, str(file)], check=True)

@@ -8,7 +8,7 @@ from convnext_dense.deploy.formats import convert_openvino
 from convnext_dense.deploy.proof import LIMITS, check
 from convnext_dense.runtime import Predictor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_metrics_are_those_of_the_trained_model(real_data, tmp_path):

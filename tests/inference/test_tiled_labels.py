@@ -152,6 +152,7 @@ print(json.dumps(dict(peak=peak(), before=before, seconds=time.time() - start, s
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_of_400_megapixels_and_150_classes():
     finished = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True, timeout=1500)
     found = json.loads(finished.stdout.splitlines()[-1])

@@ -59,6 +59,7 @@ optim_wrapper = dict(optimizer=dict(lr=4e-3))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_16_bits_train_to_the_ap_of_8_bits(tmp_path):
     """The loading step is the one that a project has (`projects.render`)."""
     found = {}

@@ -42,6 +42,7 @@ RECIPES = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('task', RECIPES)
 def test_published_recipe_survives_kills_and_damage(task, real_data, tmp_path):
     recipe = RECIPES[task]
