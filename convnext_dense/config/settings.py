@@ -54,6 +54,8 @@ def explain_argument(found: re.Match, local: dict, built: type | None) -> str | 
     if not inspect.isclass(built):
         return None
     if found['missing']:
+        if found['function'].split('.')[0] not in {each.__name__ for each in built.__mro__}:
+            return None  # of something that the class builds by itself: no mistake of the config
         return f'{built.__name__} needs {found["missing"]}, which the config does not have: add it'
     key = found['unknown']
     given = next((each for each in local.values() if isinstance(each, dict) and key in each), None)

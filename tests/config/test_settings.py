@@ -16,7 +16,13 @@ class Passes:
         Linear(1, 1, biass=True)
 
 
+class Lacks:
+    def __init__(self):
+        Linear(1)
+
+
 MODELS.register_module(module=Passes)
+MODELS.register_module(module=Lacks)
 WRONG = {
     'setting': (lambda: MODELS.build(dict(type='ConvNeXt', arch='atto', drop_path_rat=0.1)),
                 r"ConvNeXt has no setting 'drop_path_rat' \(the config has drop_path_rat=0.1\); did you mean "
@@ -58,8 +64,9 @@ def test_what_a_config_gets_wrong(build, sentence, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('build', [
-    lambda: MODELS.build(dict(type='Passes')), lambda: Linear(1, 1, biass=True), lambda: {}['Foo is not in the list']],
-    ids=['passed on by a class', 'outside of a config', 'a key'])
+    lambda: MODELS.build(dict(type='Passes')), lambda: MODELS.build(dict(type='Lacks')),
+    lambda: Linear(1, 1, biass=True), lambda: {}['Foo is not in the list']],
+    ids=['passed on by a class', 'left out by a class', 'outside of a config', 'a key'])
 def test_other_errors_keep_their_traceback(build):
     with pytest.raises((TypeError, KeyError)) as raised:
         build()
