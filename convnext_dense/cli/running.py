@@ -32,19 +32,22 @@ def run_tool(main: Callable[[], None], resumable: bool = False, with_torch: bool
         resumable: whether the tool has --resume; what stops it then says how to continue.
         with_torch: whether torch and the MM packages are prepared first, which takes seconds.
     """
-    # a parent that ignores SIGINT (a background shell, for one) passes that on to its children
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if resumable:
-        signal.signal(signal.SIGTERM, _terminate)
-        signal.signal(signal.SIGUSR1, _terminate)
+    go_on = f'; {how_to_continue(sys.argv)}' if resumable else ''
+
+    def stop_at_once(signum, frame):  # nothing can be lost yet, and extension modules swallow an exception or abort
+        stop(_signalled(signum), go_on, at_once=True)
+
     try:
-        _run(main, with_torch)
+        _handle_signals(resumable, stop_at_once)
+        if with_torch and not asked_for_help():
+            convnext_dense.prepare()
+        _handle_signals(resumable, _raise)
+        _run(main)
     except UserError as error:
         tell_other_ranks(error)
         # raised in a data loader's worker, the sentence arrives at the end of that process's traceback
         fail(str(error).rpartition('UserError: ')[2].strip())
     except (KeyboardInterrupt, Exception) as error:
-        go_on = f'; {how_to_continue(sys.argv)}' if resumable else ''
         stopped = find_cause(error, is_interrupt)
         tell_other_ranks(error)
         if stopped is not None:
@@ -67,9 +70,27 @@ def run_tool(main: Callable[[], None], resumable: bool = False, with_torch: bool
         fail(f'a process that loads data died ({explain_killed(str(killed))}{go_on}')
 
 
-def _run(main: Callable[[], None], with_torch: bool) -> None:
-    """Run a tool's ``main``; with --help it runs without torch."""
-    if {'-h', '--help'} & set(sys.argv[1:]):
+def asked_for_help() -> bool:
+    return not {'-h', '--help'}.isdisjoint(sys.argv[1:])
+
+
+def _handle_signals(resumable: bool, handler: Callable) -> None:
+    """Ctrl-C, also where the parent (a background shell, for one) ignored it, and the signals of a scheduler."""
+    for number in (signal.SIGINT, *([signal.SIGTERM, signal.SIGUSR1] if resumable else [])):
+        signal.signal(number, handler)
+
+
+def _raise(signum, frame) -> None:
+    raise _signalled(signum)
+
+
+def _signalled(signum: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
+
+
+def _run(main: Callable[[], None]) -> None:
+    """Run a tool's ``main``."""
+    if asked_for_help():
         text = io.StringIO()
         try:
             with contextlib.redirect_stdout(text):
@@ -77,8 +98,6 @@ def _run(main: Callable[[], None], with_torch: bool) -> None:
         finally:
             print(as_called(text.getvalue()), end='', flush=True)
         return
-    if with_torch:
-        convnext_dense.prepare()
     main()
     if rank_watch() is not None:
         rank_watch().close()
@@ -112,10 +131,6 @@ def tell_other_ranks(error: BaseException) -> None:
         watch.failed(error)
 
 
-def _terminate(signum, frame) -> None:
-    raise Terminated
-
-
 def fail(sentence: str) -> None:
     """Print an error and exit with status 2."""
     print(f'error: {as_called(sentence)}', file=sys.stderr)
@@ -146,15 +161,19 @@ def leave_quietly() -> None:
     sys.exit(141)
 
 
-def stop(signalled: BaseException, go_on: str) -> None:
-    """Exit after Ctrl-C or SIGTERM; the first rank says that it stopped, and how to continue."""
+def stop(signalled: BaseException, go_on: str, at_once: bool = False) -> None:
+    """Exit after Ctrl-C or SIGTERM; the first rank says that it stopped, and how to continue.
+
+    Args:
+        at_once: exit without python's clean-up, which a half-imported extension module may abort.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # a launcher sends SIGTERM after the terminal's SIGINT
         signal.signal(number, signal.SIG_IGN)
     terminated = isinstance(signalled, Terminated)
     status = 143 if terminated else 130
     if launched_rank(launcher_of(sys.argv)) == 0:
         print(f'{"terminated" if terminated else "interrupted"}{go_on}', file=sys.stderr, flush=True)
-    if in_process_group():
+    if at_once or in_process_group():
         sys.stdout.flush()
         os._exit(status)  # a normal exit would wait for the other ranks, which are in a collective call
     sys.exit(status)

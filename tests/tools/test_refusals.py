@@ -159,3 +159,29 @@ def test_ctrl_c_while_a_command_starts(seconds, tmp_path):
     if seconds > 0.5:  # before, python itself may not have begun to run ours
         assert 'Traceback' not in log.read_text() and code == 130
         assert log.read_text().splitlines()[-1] == 'interrupted'
+
+
+def test_ctrl_c_while_an_import_swallows_exceptions(tmp_path):
+    """As extension modules of torch do, where an exception of python's is lost or ends the process with an abort."""
+    log = tmp_path / 'log'
+    process = launch([sys.executable, '-c', f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from convnext_dense.cli import running
+def prepare():
+    print('importing', flush=True)
+    try:
+        time.sleep(60)
+    except:
+        pass
+running.convnext_dense.prepare = prepare
+running.run_tool(lambda: print('ran on'))
+"""], log, tmp_path)
+    try:
+        while 'importing' not in log.read_text() and process.poll() is None:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        kill(process)
+    assert log.read_text().splitlines() == ['importing', 'interrupted']
