@@ -10,7 +10,6 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
-from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..mm import transfer
-from ..mm.transfer import host_values, to_device
 from .boxes import Coder, take
 from .masked_norm import norms_over
 from .static_rpn import EPS, Proposals
@@ -47,9 +45,12 @@ class StaticRoIHead(StandardRoIHead):
     def loss(self, x: tuple[Tensor], rpn_results_list: list[InstanceData], batch_data_samples: list
              ) -> dict[str, Tensor]:
         """As mmdet's; proposals may be padded ones of StaticRPNHead, or mmdet's."""
-        instances, ignored, _ = unpack_gt_instances(batch_data_samples)
-        truth = ground_truth(instances, ignored)
-        samples, boxes = sample_proposals(*padded(rpn_results_list), truth, self.bbox_assigner, self.bbox_sampler)
+        truth = ground_truth(*unpack_gt_instances(batch_data_samples), self.with_mask)
+        return self.losses(x, *padded(rpn_results_list), truth)
+
+    def losses(self, x: tuple[Tensor], boxes: Tensor, valid: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
+        """From maps (N, C, H, W) of each level and proposals (N, P, 4), of which those of ``valid`` (N, P) count."""
+        samples, boxes = sample_proposals(boxes, valid, truth, self.bbox_assigner, self.bbox_sampler)
         found = at_samples(partial(self._bbox_forward, x), self.bbox_head, rois_of(boxes), samples.valid)
         losses, _ = box_losses(self.bbox_head, self.coder, found, boxes, truth, samples, self.train_cfg)
         if self.with_mask:
@@ -61,7 +62,7 @@ class StaticRoIHead(StandardRoIHead):
                                       positive)
             else:
                 of_masks = at_samples(partial(self._mask_forward, x), self.mask_head, rois_of(boxes), positive)
-            losses['loss_mask'] = mask_loss(self.mask_head, of_masks['mask_preds'], boxes, truth, samples, instances,
+            losses['loss_mask'] = mask_loss(self.mask_head, of_masks['mask_preds'], boxes, truth, samples,
                                             self.train_cfg)
         return losses
 
@@ -84,10 +85,11 @@ class StaticCascadeRoIHead(CascadeRoIHead):
     def loss(self, x: tuple[Tensor], rpn_results_list: list[InstanceData], batch_data_samples: list
              ) -> dict[str, Tensor]:
         """As mmdet's; proposals may be padded ones of StaticRPNHead, or mmdet's."""
-        instances, ignored, metas = unpack_gt_instances(batch_data_samples)
-        truth = ground_truth(instances, ignored)
-        boxes, valid = padded(rpn_results_list)
-        limits = host_values([meta['img_shape'][1::-1] for meta in metas], boxes)[:, None]
+        truth = ground_truth(*unpack_gt_instances(batch_data_samples), self.with_mask)
+        return self.losses(x, *padded(rpn_results_list), truth)
+
+    def losses(self, x: tuple[Tensor], boxes: Tensor, valid: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
+        """From maps (N, C, H, W) of each level and proposals (N, P, 4), of which those of ``valid`` (N, P) count."""
         losses = {}
         for stage, weight in enumerate(self.stage_loss_weights[:self.num_stages]):
             self.current_stage, cfg, head = stage, self.train_cfg[stage], self.bbox_head[stage]
@@ -99,11 +101,11 @@ class StaticCascadeRoIHead(CascadeRoIHead):
                 of_masks = at_samples(partial(self._mask_forward, stage, x), self.mask_head[stage],
                                       rois_of(boxes[:, :most]), samples.positive[:, :most])
                 of_stage['loss_mask'] = mask_loss(self.mask_head[stage], of_masks['mask_preds'], boxes[:, :most], truth,
-                                                  samples, instances, cfg)
+                                                  samples, cfg)
             losses.update({f's{stage}.{name}': value * weight if 'loss' in name else value
                            for name, value in of_stage.items()})
             if stage < self.num_stages - 1:
-                boxes = refined(head, self.coders[stage], found, boxes, labels, limits)
+                boxes = refined(head, self.coders[stage], found, boxes, labels, truth.sizes[:, None])
                 # objects themselves were added to the candidates of this stage, and are to those of the next
                 added = truth.boxes.shape[1] if self.bbox_sampler[stage].add_gt_as_proposals else 0
                 valid = samples.valid & (samples.index >= added)
@@ -197,7 +199,7 @@ def refined(head: BBoxHead, coder: Coder, found: dict, boxes: Tensor, labels: Te
 
 
 def mask_loss(head: FCNMaskHead, logits: Tensor, boxes: Tensor, truth: GroundTruth, samples: Samples,
-              instances: Sequence[InstanceData], cfg: ConfigDict) -> Tensor:
+              cfg: ConfigDict) -> Tensor:
     """Loss of a mask head, as its ``loss_and_target``.
 
     Args:
@@ -211,23 +213,22 @@ def mask_loss(head: FCNMaskHead, logits: Tensor, boxes: Tensor, truth: GroundTru
     else:
         label = truth.labels.gather(1, target).flatten()[:, None, None, None]
         logits = logits.gather(1, label.expand(-1, 1, *logits.shape[2:]))[:, 0]
-    wanted = torch.cat([mask_targets(each.masks, *parts, cfg) for each, *parts
-                        in zip(instances, boxes, target, strict=True)])
+    wanted = torch.cat([mask_targets(*parts, cfg) for parts in zip(truth.masks, boxes, target, strict=True)])
     loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction='none').mean((1, 2)) * positive.flatten()
     return head.loss_mask.loss_weight * loss.sum() / positive.sum().clamp(min=1)
 
 
 @torch.no_grad()
-def mask_targets(masks: BitmapMasks, boxes: Tensor, target: Tensor, cfg: ConfigDict) -> Tensor:
-    """Masks (m, h, w) of objects ``target`` (m,) within boxes (m, 4), as mmdet's ``mask_target``."""
+def mask_targets(bitmaps: Tensor, boxes: Tensor, target: Tensor, cfg: ConfigDict) -> Tensor:
+    """Masks (m, h, w) of objects ``target`` (m,) within boxes (m, 4), as mmdet's ``mask_target``.
+
+    Args:
+        bitmaps: uint8 (objects, H, W).
+    """
     from torchvision.ops import roi_align
-    if not isinstance(masks, BitmapMasks):
-        raise UserError(f'gt_instances.masks: expected bitmaps, found {type(masks).__name__}; load annotations with '
-                        'poly2mask=True, or use roi_head.type of mmdet')
     size = (cfg.mask_size,) * 2 if isinstance(cfg.mask_size, int) else tuple(cfg.mask_size)
-    if len(masks) == 0:
+    if len(bitmaps) == 0:
         return boxes.new_zeros(len(boxes), *size)
-    bitmaps = to_device(torch.from_numpy(masks.masks), boxes.device)
     if len(bitmaps) > len(boxes):
         bitmaps, target = bitmaps[target], torch.arange(len(boxes), device=boxes.device)
     height, width = bitmaps.shape[1:]

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
 from mmdet.models.utils import unpack_gt_instances
@@ -12,13 +13,13 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..mm.patches import share_samples_with_rpn
-from ..mm.transfer import host_values
 from .boxes import Coder, apart, best, nms_mask, take
 from .float32_heads import Float32RPNHead
-from .targets import Samples, assign, check_tasks, ground_truth, sample
+from .targets import GroundTruth, Samples, assign, check_tasks, ground_truth, sample
 
+OTHER_ROI_HEAD = ('roi_head.type: expected StaticRoIHead or StaticCascadeRoIHead with rpn_head.type StaticRPNHead, '
+                  "found another; set rpn_head.type='Float32RPNHead', which goes with any")
 EPS = torch.finfo(torch.float32).eps  # that mmdet adds to the number of samples
-share_samples_with_rpn()
 
 
 class Proposals(InstanceData):
@@ -26,8 +27,7 @@ class Proposals(InstanceData):
 
     def pop(self, *args):
         """What mmdet's RoI heads begin with; they would take padding for proposals."""
-        raise UserError('roi_head.type: expected StaticRoIHead or StaticCascadeRoIHead with rpn_head.type '
-                        "StaticRPNHead, found another; set rpn_head.type='Float32RPNHead', which goes with any")
+        raise UserError(OTHER_ROI_HEAD)
 
 
 @MODELS.register_module()
@@ -65,16 +65,19 @@ class StaticRPNHead(Float32RPNHead):
                      batch_gt_instances_ignore: list[InstanceData | None] | None = None) -> dict[str, Tensor]:
         """As mmdet's, with the sum over levels in place of a loss a level."""
         ignored = batch_gt_instances_ignore or [None] * len(batch_gt_instances)
-        truth = ground_truth(batch_gt_instances, ignored)
+        return self.losses(cls_scores, bbox_preds, ground_truth(batch_gt_instances, ignored, batch_img_metas))
+
+    def losses(self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], truth: GroundTruth
+               ) -> dict[str, Tensor]:
+        """From maps (N, k, H, W) and (N, 4 * k, H, W) of each level."""
         anchors = self.anchors(cls_scores)
-        inside = self.inside(anchors, batch_img_metas)
-        assigned = assign(anchors[None], inside, truth, self.assigner)
+        assigned = assign(anchors[None], self.inside(anchors, truth), truth, self.assigner)
         samples = sample(assigned, anchors[None], self.sampler)
         scores, deltas = flat(cls_scores, 1)[..., 0], flat(bbox_preds, 4)
-        return self.losses(scores, deltas, anchors, truth.boxes, samples)
+        return self.sample_losses(scores, deltas, anchors, truth.boxes, samples)
 
-    def losses(self, scores: Tensor, deltas: Tensor, anchors: Tensor, objects: Tensor, samples: Samples
-               ) -> dict[str, Tensor]:
+    def sample_losses(self, scores: Tensor, deltas: Tensor, anchors: Tensor, objects: Tensor, samples: Samples
+                      ) -> dict[str, Tensor]:
         """Of scores (N, A) and deltas (N, A, 4) of anchors (A, 4), of which some are sampled."""
         positive, chosen = samples.positive, samples.positive.sum(1)
         count = (chosen.clamp(min=1) + (samples.valid.sum(1) - chosen).clamp(min=1)).sum() + EPS
@@ -100,16 +103,25 @@ class StaticRPNHead(Float32RPNHead):
     def loss_and_predict(self, x: tuple[Tensor], batch_data_samples: list, proposal_cfg: ConfigDict | None = None
                          ) -> tuple[dict[str, Tensor], list[Proposals]]:
         """As mmdet's, with padded proposals, as many for each image as ``proposal_cfg.max_per_img``."""
-        instances, ignored, metas = unpack_gt_instances(batch_data_samples)
-        cls_scores, bbox_preds = self(x)
-        losses = self.loss_by_feat(cls_scores, bbox_preds, instances, metas, ignored)
-        boxes, valid = self.padded_proposals(cls_scores, bbox_preds, metas, proposal_cfg or self.test_cfg)
+        truth = ground_truth(*unpack_gt_instances(batch_data_samples))
+        losses, boxes, valid = self.losses_and_proposals(x, truth, proposal_cfg or self.test_cfg)
         return losses, [Proposals(boxes=one, valid=two) for one, two in zip(boxes, valid, strict=True)]
 
+    def losses_and_proposals(self, x: tuple[Tensor], truth: GroundTruth, cfg: ConfigDict
+                             ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Losses; proposals (N, P, 4), and which of them there are, bool (N, P)."""
+        cls_scores, bbox_preds = self(x)
+        return (self.losses(cls_scores, bbox_preds, truth),
+                *self.padded_proposals(cls_scores, bbox_preds, truth.sizes, cfg))
+
     @torch.no_grad()
-    def padded_proposals(self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], metas: list[dict],
+    def padded_proposals(self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], sizes: Tensor,
                          cfg: ConfigDict) -> tuple[Tensor, Tensor]:
-        """Proposals (N, P, 4), best first, zeros where there is none, and which of them there are, bool (N, P)."""
+        """Proposals (N, P, 4), best first, zeros where there is none, and which of them there are, bool (N, P).
+
+        Args:
+            sizes: (N, 2), width and height of the images.
+        """
         if set(cfg.nms) - {'type', 'iou_threshold'} or cfg.nms.get('type', 'nms') != 'nms':
             raise UserError(f"train_cfg.rpn_proposal.nms: expected dict(type='nms', iou_threshold=...), found "
                             f"{dict(cfg.nms)}; with rpn_head.type='Float32RPNHead' any works")
@@ -123,8 +135,7 @@ class StaticRPNHead(Float32RPNHead):
             levels.append(torch.full_like(place, level))
             start += length
         scores, places, levels = (torch.cat(parts, 1) for parts in (scores, places, levels))
-        boxes = self.coder(self.anchors(cls_scores)[places], take(flat(bbox_preds, 4), places),
-                           host_values([meta['img_shape'][1::-1] for meta in metas], scores)[:, None])
+        boxes = self.coder(self.anchors(cls_scores)[places], take(flat(bbox_preds, 4), places), sizes[:, None])
         valid = torch.ones_like(scores, dtype=torch.bool)
         if cfg.get('min_bbox_size', -1) >= 0:
             valid = (boxes[..., 2:] - boxes[..., :2] > cfg.min_bbox_size).all(-1)
@@ -136,6 +147,9 @@ class StaticRPNHead(Float32RPNHead):
 
     def anchors(self, maps: Sequence[Tensor]) -> Tensor:
         """Anchors (A, 4) of all levels. They depend on the place alone, so those of the largest map are kept."""
+        if torch.compiler.is_compiling():  # what is kept would have to be compared with what was, in each step
+            return torch.cat(self.prior_generator.grid_priors([each.shape[2:] for each in maps], maps[0].dtype,
+                                                              maps[0].device))
         levels = []
         for level, (rows, columns) in enumerate(each.shape[2:] for each in maps):
             grid = self.grids.get(level)
@@ -146,11 +160,10 @@ class StaticRPNHead(Float32RPNHead):
             levels.append(grid[:rows, :columns].reshape(-1, 4))
         return torch.cat(levels)
 
-    def inside(self, anchors: Tensor, metas: list[dict]) -> Tensor:
+    def inside(self, anchors: Tensor, truth: GroundTruth) -> Tensor:
         """Which anchors of each image may be matched, bool (N, A): mmdet's valid flags and ``allowed_border``."""
         border = self.train_cfg['allowed_border']
-        limits = host_values([(*meta['img_shape'][1::-1], *meta['pad_shape'][1::-1]) for meta in metas], anchors)
-        size, padded = limits[:, None, :2], limits[:, None, 2:]
+        size, padded = truth.sizes[:, None], truth.padded_sizes[:, None]
         corners, others = anchors[None, :, :2], anchors[None, :, 2:]
         inside = (corners + others) * 0.5 < padded - 0.5  # centres are whole numbers, up to rounding
         if border >= 0:
@@ -161,3 +174,22 @@ class StaticRPNHead(Float32RPNHead):
 def flat(maps: Sequence[Tensor], channels: int) -> Tensor:
     """(N, k * channels, H, W) of each level as one (N, A, channels), in the order of mmdet's anchors."""
     return torch.cat([each.permute(0, 2, 3, 1).reshape(each.shape[0], -1, channels) for each in maps], 1)
+
+
+def detector_losses(detector: TwoStageDetector, images: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
+    """Losses of images (N, 3, H, W): mmdet's ``TwoStageDetector.loss``, as a function of tensors of fixed shapes."""
+    x = detector.extract_feat(images)
+    cfg = detector.train_cfg.get('rpn_proposal', detector.test_cfg.rpn)
+    losses, boxes, valid = detector.rpn_head.losses_and_proposals(x, truth, cfg)
+    return {**losses, **detector.roi_head.losses(x, boxes, valid, truth)}
+
+
+def detector_truth(detector: TwoStageDetector, samples: list, few_shapes: bool = False) -> GroundTruth:
+    """What `detector_losses` needs of a batch's data samples; see `ground_truth`."""
+    if not hasattr(detector.roi_head, 'losses'):
+        raise UserError(OTHER_ROI_HEAD)
+    return ground_truth(*unpack_gt_instances(samples), detector.with_mask, few_shapes)
+
+
+share_samples_with_rpn(lambda detector, images, samples: detector_losses(detector, images,
+                                                                         detector_truth(detector, samples)))

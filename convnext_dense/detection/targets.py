@@ -12,12 +12,14 @@ from mmdet.models.task_modules import MaxIoUAssigner
 from mmdet.models.task_modules.assigners import BboxOverlaps2D
 from mmdet.models.task_modules.samplers import RandomSampler
 from mmdet.structures.bbox import get_box_tensor
+from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
+from ..mm.transfer import host_values, to_device
 from .boxes import take
 
 PAIRS = 2 ** 22  # overlaps computed at one time: 16 MiB, and about 240 MB with all that is computed from them
@@ -26,11 +28,14 @@ PAIRS = 2 ** 22  # overlaps computed at one time: 16 MiB, and about 240 MB with 
 class GroundTruth(NamedTuple):
     """Objects of a batch, padded: N images, G objects (at least 1), R ignored regions (at least 1)."""
 
+    sizes: Tensor  # (N, 2), width and height of each image in pixels
+    padded_sizes: Tensor  # (N, 2), with the padding of its pipeline
     boxes: Tensor  # (N, G, 4)
     labels: Tensor  # int64 (N, G)
     valid: Tensor  # bool (N, G)
     ignored: Tensor  # (N, R, 4)
     ignored_valid: Tensor  # bool (N, R)
+    masks: tuple[Tensor, ...] | None  # uint8 (objects, H, W) of each image
 
 
 class Samples(NamedTuple):
@@ -43,26 +48,59 @@ class Samples(NamedTuple):
     most: int  # positive ones are among the first so many
 
 
-def ground_truth(instances: Sequence[InstanceData], ignored: Sequence[InstanceData | None]) -> GroundTruth:
-    """Objects, and regions to ignore, of the images of a batch, padded to the largest number of each."""
-    boxes, valid = pad_boxes([get_box_tensor(each.bboxes) for each in instances])
-    labels = pad_rows([each.labels for each in instances])
-    none = boxes.new_zeros(0, 4)
+def ground_truth(instances: Sequence[InstanceData], ignored: Sequence[InstanceData | None], metas: Sequence[dict],
+                 masks: bool = False, few_shapes: bool = False) -> GroundTruth:
+    """What losses need of the samples of a batch, on the device of their boxes.
+
+    Args:
+        metas: with ``img_shape`` and ``pad_shape``, (height, width) in pixels.
+        masks: whether there are masks in it, too.
+        few_shapes: pad the numbers of objects and of regions to powers of 2 above 1, those of masks to the same.
+
+    Raises:
+        UserError: masks that are not bitmaps.
+    """
+    boxes = [get_box_tensor(each.bboxes) for each in instances]
+    none = boxes[0].new_zeros(0, 4)
     regions = [none if each is None else get_box_tensor(each.bboxes) for each in ignored]
-    return GroundTruth(boxes, labels, valid, *pad_boxes(regions))
+    rows, region_rows = (padded_number(each) if few_shapes else 0 for each in (boxes, regions))
+    sizes = host_values([(*meta['img_shape'][1::-1], *meta.get('pad_shape', meta['img_shape'])[1::-1])
+                         for meta in metas], none)
+    padded_boxes, valid = pad_boxes(boxes, rows)
+    labels = pad_rows([each.labels for each in instances], rows)
+    bitmaps = tuple(bitmaps_of(each.masks, rows, none.device) for each in instances) if masks else None
+    return GroundTruth(sizes[:, :2], sizes[:, 2:], padded_boxes, labels, valid, *pad_boxes(regions, region_rows),
+                       bitmaps)
 
 
-def pad_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def padded_number(rows: Sequence[Tensor]) -> int:
+    """The smallest power of 2 above 1 that none of the lengths exceeds."""
+    return max(2, 1 << (max(len(each) for each in rows) - 1).bit_length())
+
+
+def bitmaps_of(masks: BitmapMasks, rows: int, device: torch.device) -> Tensor:
+    """Bitmaps (objects, H, W) of an image, with empty ones up to ``rows``."""
+    if not isinstance(masks, BitmapMasks):
+        raise UserError(f'gt_instances.masks: expected bitmaps, found {type(masks).__name__}; load annotations with '
+                        'poly2mask=True, or use roi_head.type of mmdet')
+    bitmaps = torch.from_numpy(masks.masks)
+    if len(bitmaps) < rows:
+        bitmaps = torch.cat([bitmaps, bitmaps.new_zeros(rows - len(bitmaps), masks.height, masks.width)])
+    return to_device(bitmaps, device)
+
+
+def pad_boxes(boxes: Sequence[Tensor], least: int = 0) -> tuple[Tensor, Tensor]:
     """Boxes (n, 4) of each image as (N, max n, 4), and which of them there are, bool (N, max n); at least one each."""
-    rows = pad_rows([F.pad(each, (0, 1), value=1.0) for each in boxes])
+    rows = pad_rows([F.pad(each, (0, 1), value=1.0) for each in boxes], least)
     return rows[..., :4], rows[..., 4] > 0
 
 
-def pad_rows(rows: Sequence[Tensor]) -> Tensor:
-    """(n, ...) of each image as one (N, max n, ...), filled up with zeros; at least one row."""
+def pad_rows(rows: Sequence[Tensor], least: int = 0) -> Tensor:
+    """(n, ...) of each image as one (N, max n, ...), filled up with zeros; at least one row, and ``least``."""
     if all(len(each) == 0 for each in rows):
-        return rows[0].new_zeros(len(rows), 1, *rows[0].shape[1:])
-    return pad_sequence(list(rows), batch_first=True)
+        return rows[0].new_zeros(len(rows), max(1, least), *rows[0].shape[1:])
+    found = pad_sequence(list(rows), batch_first=True)
+    return F.pad(found, (*[0, 0] * (found.dim() - 2), 0, least - found.shape[1])) if found.shape[1] < least else found
 
 
 @torch.no_grad()
@@ -84,7 +122,8 @@ def assign(boxes: Tensor, valid: Tensor, truth: GroundTruth, assigner: MaxIoUAss
     shape = valid.shape
     best, best_object = boxes.new_full(shape, -1.0), torch.zeros(shape, dtype=torch.long, device=boxes.device)
     forced = torch.zeros(shape, dtype=torch.int32, device=boxes.device)  # index + 1 of an object with no better box
-    group = max(1, PAIRS // (shape[0] * shape[1]))
+    # a compiled loop would be as long as in its first batch
+    group = truth.boxes.shape[1] if torch.compiler.is_compiling() else max(1, PAIRS // (shape[0] * shape[1]))
     for start in range(0, truth.boxes.shape[1], group):
         part = slice(start, start + group)
         overlaps = intersections(truth.boxes[:, part], boxes, 'iou')

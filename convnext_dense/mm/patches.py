@@ -235,10 +235,13 @@ def stand_in_for_mmpretrain(backbone: type) -> None:
     mmengine.config.config.import_modules_from_strings = import_modules
 
 
-def share_samples_with_rpn() -> None:
-    """Have mmdet's two-stage detectors give an RPN head that ``reads_no_labels`` the samples of the batch.
+def share_samples_with_rpn(losses: Callable) -> None:
+    """Have mmdet's two-stage detectors compute all losses at once where their RPN head ``reads_no_labels``.
 
-    mmdet copies them deeply, masks of every object included, to set the copy's labels to 0.
+    mmdet copies the samples deeply, masks of every object included, to set the copy's labels to 0.
+
+    Args:
+        losses: from a detector, its images and their data samples.
     """
     if not _first('share_samples_with_rpn'):
         return
@@ -246,12 +249,8 @@ def share_samples_with_rpn() -> None:
     stock = TwoStageDetector.loss
 
     def loss(self, batch_inputs, batch_data_samples):
-        if not getattr(getattr(self, 'rpn_head', None), 'reads_no_labels', False):
-            return stock(self, batch_inputs, batch_data_samples)
-        x = self.extract_feat(batch_inputs)
-        losses, proposals = self.rpn_head.loss_and_predict(
-            x, batch_data_samples, proposal_cfg=self.train_cfg.get('rpn_proposal', self.test_cfg.rpn))
-        return {**losses, **self.roi_head.loss(x, proposals, batch_data_samples)}
+        static = getattr(getattr(self, 'rpn_head', None), 'reads_no_labels', False)
+        return (losses if static else stock)(self, batch_inputs, batch_data_samples)
 
     TwoStageDetector.loss = loss
 

@@ -73,8 +73,11 @@ def tensors_of(data) -> Iterator[Tensor]:
 
 
 def host_would_wait(tensor: Tensor) -> bool:
-    """Whether the host would wait for the device to know a value of a tensor, as a size that depends on values."""
-    return tensor.device.type != 'cpu'
+    """Whether the host would wait for the device to know a value of a tensor, as a size that depends on values.
+
+    A compiled graph ends where one must be known.
+    """
+    return tensor.device.type != 'cpu' or torch.compiler.is_compiling()
 
 
 def host_values(values: Sequence, like: Tensor) -> Tensor:

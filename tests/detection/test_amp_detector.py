@@ -165,7 +165,7 @@ def test_proposals_are_decoded_in_float32(dtype):
                 nms_pre=100, max_per_img=100, min_bbox_size=-1, nms=dict(type='nms', iou_threshold=0.7)))
             found = head.predict_by_feat(scores, deltas, batch_img_metas=metas, cfg=cfg)[0].bboxes
             if not stock:  # in training
-                padded, valid = head.padded_proposals(scores, deltas, metas, cfg)
+                padded, valid = head.padded_proposals(scores, deltas, torch.tensor([[WIDTH, HEIGHT]]), cfg)
                 assert valid.all() and len(found) == 100
                 found = torch.cat([found, padded[0]])
         exact = decode_everything(deltas)

@@ -254,7 +254,8 @@ def test_assignments_are_mmdets(options, pairs, monkeypatch):
     candidates, valid = torch.stack([boxes(600) for _ in range(3)]), torch.from_numpy(rng.random((3, 600)) < 0.9)
     objects = [InstanceData(bboxes=boxes(count), labels=torch.arange(count)) for count in (17, 0, 4)]
     regions = [InstanceData(bboxes=boxes(2)), None, InstanceData(bboxes=boxes(0))]
-    found = targets.assign(candidates, valid, targets.ground_truth(objects, regions), assigner)
+    truth = targets.ground_truth(objects, regions, [dict(img_shape=(112, 112))] * 3)
+    found = targets.assign(candidates, valid, truth, assigner)
     for index in range(3):
         expected = assigner.assign(InstanceData(priors=candidates[index][valid[index]]), objects[index], regions[index])
         assert torch.equal(found[index][valid[index]], expected.gt_inds)
