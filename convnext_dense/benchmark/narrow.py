@@ -10,7 +10,8 @@ from ..models import kernels
 from ..models.convnext import parse_arch
 
 WIDTH = 8  # channels of every layer, and classes
-SAMPLES = 32  # of the RoI heads, an image
+SAMPLES = 8  # of the RoI heads, an image
+PROPOSALS = 100  # of an image, and boxes of a level before non-maximum suppression
 WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'fc_out_channels', 'conv_out_channels', 'channels',
           'num_classes')
 
@@ -23,6 +24,8 @@ def narrow(cfg: Config) -> None:
     rcnn = cfg.model.get('train_cfg', {}).get('rcnn', [])
     for stage in rcnn if isinstance(rcnn, list) else [rcnn]:
         stage.sampler.num = SAMPLES
+    if 'rpn_proposal' in cfg.model.get('train_cfg', {}):
+        cfg.model.train_cfg.rpn_proposal.update(nms_pre=PROPOSALS, max_per_img=PROPOSALS)
     for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
         extractor = cfg.model.get('roi_head', {}).get(name)
         if extractor:

@@ -29,14 +29,19 @@ def prediction_methods(predictor: Predictor) -> Methods:
     return methods
 
 
-def training_methods(model: nn.Module, optim_wrapper: OptimWrapper) -> Methods:
-    """The parts of a training step, whose forward pass ends with the losses; the rest of it is 'other'."""
-    heads = {'RPN': ('rpn_head', 'loss_and_predict'), 'RoI heads': ('roi_head', 'loss'),
-             'dense head': ('bbox_head', 'loss'), 'decode head': ('decode_head', 'loss'),
-             'auxiliary head': ('auxiliary_head', 'loss')}
-    return [('data', model.data_preprocessor, 'forward'), ('backbone', model.backbone, 'forward'),
-            ('neck', getattr(model, 'neck', None), 'forward'),
-            *((part, getattr(model, name, None), method) for part, (name, method) in heads.items()),
+def training_methods(model: nn.Module, optim_wrapper: OptimWrapper, compiled: bool = False) -> Methods:
+    """The parts of a training step, whose forward pass ends with the losses; the rest of it is 'other'.
+
+    Args:
+        compiled: whether the forward pass is one graph, which has no parts.
+    """
+    heads = [('RPN', 'rpn_head', 'loss_and_predict'), ('RPN', 'rpn_head', 'losses_and_proposals'),
+             ('RoI heads', 'roi_head', 'loss'), ('RoI heads', 'roi_head', 'losses'),
+             ('dense head', 'bbox_head', 'loss'), ('decode head', 'decode_head', 'loss'),
+             ('auxiliary head', 'auxiliary_head', 'loss')]
+    forward = [('backbone', model.backbone, 'forward'), ('neck', getattr(model, 'neck', None), 'forward'),
+               *((part, getattr(model, name, None), method) for part, name, method in heads)]
+    return [('data', model.data_preprocessor, 'forward'), *([] if compiled else forward),
             ('backward', optim_wrapper, 'backward'), ('optimizer', optim_wrapper, 'step'),
             ('optimizer', optim_wrapper, 'zero_grad')]
 

@@ -1,5 +1,6 @@
 """A training step, ours beside the stock stack: its time by part, what it launches, where it waits."""
 import argparse
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -15,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import load_config
+from ..engine.compiled_losses import compile_losses
 from ..engine.runner import AMP, set_amp
 from ..errors import UserError
 from ..mm.device import use_device
@@ -50,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--host', action='store_true',
                         help='measure on the CPU what a step costs the host of a GPU: little arithmetic (layers of 8 '
                              'channels, 8 classes, 32 RoIs), and the operators that the step starts on a GPU')
+    parser.add_argument('--compile', nargs='?', const='default', metavar='MODE',
+                        help='compile our step as CompileHook does, in a mode of torch.compile (reduce-overhead: CUDA '
+                             'graphs); operators and waits are those before')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--amp', choices=('off', *AMP), help='mixed precision (default: as the config says)')
     parser.add_argument('--rounds', type=int, default=5, help='interleaved steps; the median counts '
@@ -175,10 +180,13 @@ def measure(trainers: dict[str, Trainer], samples: list[dict], args: argparse.Na
     for side, trainer in trainers.items():
         found['sides'][side] |= count_step(trainer, batches[side])  # warms up, too
     seconds, parts = ({side: [] for side in trainers} for _ in range(2))
+    if args.compile:
+        found['compiling_s'] = compile_step(trainers['ours'], batches['ours'], args.compile)
     for _ in range(args.rounds):
         for side, trainer in trainers.items():
             batch = deepcopy(batches[side])
-            with Stopwatch(training_methods(trainer.model, trainer.optim_wrapper), args.clock) as watch:
+            with Stopwatch(training_methods(trainer.model, trainer.optim_wrapper, args.compile and side == 'ours'),
+                           args.clock) as watch:
                 watch.call('other', lambda t=trainer, b=batch: t.step(b))
             parts[side].append(dict(watch.seconds))
             if args.device == 'cpu':  # where the stopwatch waits for nothing, its parts are the whole
@@ -201,6 +209,26 @@ def measure(trainers: dict[str, Trainer], samples: list[dict], args: argparse.Na
     if args.device == 'cuda':
         found['floor'] = floor(trainers['ours'], batches['ours'])
     return found
+
+
+def compile_step(trainer: Trainer, batch: dict, mode: str) -> float:
+    """Compile a model's step, compare its loss with that before, and warm it up; returns the seconds that took."""
+    start = time.perf_counter()
+    with exact_float32():
+        take_first_samples(trainer.model)
+        state = deepcopy(trainer.model.state_dict())  # statistics of batch norm move
+        values = dict(stock=trainer.losses(deepcopy(batch)).item())
+        if 'loss' not in vars(trainer.model):
+            if not compile_losses(trainer.model, mode=None if mode == 'default' else mode):
+                raise UserError('benchmark train: --compile compiles whole steps of fixed shapes: segmentors, and '
+                                'detectors with StaticRPNHead and StaticRoIHead or StaticCascadeRoIHead')
+        trainer.model.load_state_dict(state)
+        values['ours'] = trainer.losses(deepcopy(batch)).item()
+        take_first_samples(trainer.model, False)
+    check_close('loss of the compiled step', values, LOSS[trainer.precision() != 'float32'])
+    for _ in range(3):
+        trainer.step(deepcopy(batch))
+    return time.perf_counter() - start
 
 
 @exact_float32()
@@ -341,6 +369,8 @@ def format_batch(row: dict) -> list[str]:
         listed = ', '.join(f'{wait} {count}' for wait, count in sorted(total.items(), key=lambda item: -item[1]))
         lines.append(f"{name}: waits: {listed or 'none'}; loss {side['loss']:.6g}, norm of all gradients "
                      f"{side['gradient_norm']:.6g}")
+    if 'compiling_s' in row:
+        lines.append(f"ours was compiled in {row['compiling_s']:.0f} s; its forward pass is 'other'")
     if 'ratios' in row:
         ratios = row['ratios']
         lines.append(f'stock / ours: median {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}')

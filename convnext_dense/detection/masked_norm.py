@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+class Counted:
+    """The rows of the batch, bool (n,), that count in the norms of the head that runs now; None: all."""
+
+    rows: Tensor | None = None
+
+
 @contextmanager
 def norms_over(module: nn.Module, rows: Tensor) -> Iterator[None]:
     """Let batch norms of a module compute their statistics from some rows, where they compute any.
@@ -16,15 +22,27 @@ def norms_over(module: nn.Module, rows: Tensor) -> Iterator[None]:
     Args:
         rows: bool (n,), of the batch that the module is called with.
     """
-    norms = [each for each in module.modules()
-             if isinstance(each, _BatchNorm) and (each.training or each.running_mean is None)]
-    for norm in norms:
-        norm.forward = partial(masked_batch_norm, norm, rows)
+    if not torch.compiler.is_compiling():  # a graph is made of the forward functions that are there before
+        let_norms_count(module)
+    Counted.rows = rows
     try:
         yield
     finally:
-        for norm in norms:
-            del norm.forward
+        Counted.rows = None
+
+
+def let_norms_count(module: nn.Module) -> None:
+    """Give the batch norms of a module the forward function that `norms_over` needs; without it, it is their own."""
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm) and 'forward' not in vars(norm):
+            norm.forward = partial(forward_over_rows, norm)
+
+
+def forward_over_rows(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """The forward function of a batch norm, within `norms_over` and elsewhere."""
+    if Counted.rows is None or not (norm.training or norm.running_mean is None):
+        return type(norm).forward(norm, x)
+    return masked_batch_norm(norm, Counted.rows, x)
 
 
 def masked_batch_norm(norm: _BatchNorm, rows: Tensor, x: Tensor) -> Tensor:

@@ -122,10 +122,7 @@ def assign(boxes: Tensor, valid: Tensor, truth: GroundTruth, assigner: MaxIoUAss
     shape = valid.shape
     best, best_object = boxes.new_full(shape, -1.0), torch.zeros(shape, dtype=torch.long, device=boxes.device)
     forced = torch.zeros(shape, dtype=torch.int32, device=boxes.device)  # index + 1 of an object with no better box
-    # a compiled loop would be as long as in its first batch
-    group = truth.boxes.shape[1] if torch.compiler.is_compiling() else max(1, PAIRS // (shape[0] * shape[1]))
-    for start in range(0, truth.boxes.shape[1], group):
-        part = slice(start, start + group)
+    for start, part in groups(truth.boxes.shape[1], max(1, PAIRS // (shape[0] * shape[1]))):
         overlaps = intersections(truth.boxes[:, part], boxes, 'iou')
         overlaps.masked_fill_(ignored[:, None] | ~truth.valid[:, part, None], -1.0)
         highest, index = overlaps.max(1)
@@ -138,6 +135,13 @@ def assign(boxes: Tensor, valid: Tensor, truth: GroundTruth, assigner: MaxIoUAss
     assigned = torch.where(background, 0, -1)
     assigned = torch.where(best >= assigner.pos_iou_thr, best_object + 1, assigned)
     return torch.where(valid, torch.where(forced > 0, forced, assigned), -1)
+
+
+def groups(count: int, size: int) -> list[tuple[int, slice]]:
+    """Where groups of objects begin, and which they are. Compiled, all are one: a loop is as long as when traced."""
+    if torch.compiler.is_compiling():
+        return [(0, slice(None))]
+    return [(start, slice(start, start + size)) for start in range(0, count, size)]
 
 
 def low_quality(overlaps: Tensor, valid: Tensor, start: int, assigner: MaxIoUAssigner) -> Tensor:

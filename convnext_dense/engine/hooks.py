@@ -13,36 +13,48 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..errors import UserError
+from ..mm.device import allow_graphs
 from ..mm.fallbacks import unwrap_model
 from ..mm.transfer import HostCopy
 from ..models.compiling import DENSE_PARTS, compile_parts, graphs_made
 from ..utils.files import atomic_write
 from .checkpoint_writer import CheckpointWriter
+from .compiled_losses import compile_losses
 from .loops import position
 from .ranks import StopTogether
 from .work_dir import INTERRUPTED, begin_run, last_validation, note_validation
 
+MOST_GRAPHS = 64  # of a function that CompileHook compiles: sizes of images
+
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compile backbone, neck and dense heads with torch.compile before training; checkpoints stay as they are.
+    """Compile the training step with torch.compile before training; checkpoints stay as they are.
+
+    The whole of it, from images to losses, where shapes do not depend on data (`compile_losses`): our detectors'
+    recipes and segmentors. Backbone, neck and dense heads (`DENSE_PARTS`) of other models.
 
     Every new size of a batch is compiled again, which takes minutes: use images of one size (segmentation crops), or
-    pad batches to a few sizes (`BatchPadToSizes`), or ``dynamic=True``. The log says when something was compiled.
+    pad batches to a few sizes (`BatchPadToSizes`). The log says when something was compiled.
 
     Args:
-        parts: attributes of the model; default: `DENSE_PARTS`. RoI heads are not compiled.
+        parts: attributes of the model to compile in place of the whole step. Gradients of a graph are complete all at
+            once: with parts, DistributedDataParallel sends those of one while those of the next are computed.
         **options: of torch.compile: ``mode='reduce-overhead'`` replays the compiled parts as CUDA graphs, ``dynamic``,
             ``backend``.
     """
 
-    def __init__(self, parts: Sequence[str] = DENSE_PARTS, **options):
+    def __init__(self, parts: Sequence[str] | None = None, **options):
         self.parts, self.options = parts, options
 
     def before_train(self, runner) -> None:
-        compiled = compile_parts(unwrap_model(runner.model), self.parts, **self.options)
-        print_log(f'torch.compile: {", ".join(compiled)}; the first iteration of each size takes long',
-                  logger='current')
+        model = unwrap_model(runner.model)
+        allow_graphs(MOST_GRAPHS)
+        if self.parts is None and compile_losses(model, **self.options):
+            compiled = 'the whole step'
+        else:
+            compiled = ', '.join(compile_parts(model, self.parts or DENSE_PARTS, **self.options))
+        print_log(f'torch.compile: {compiled}; the first iteration of each size takes long', logger='current')
         self.graphs = graphs_made()
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:

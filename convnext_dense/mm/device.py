@@ -25,6 +25,13 @@ def use_device(device: str) -> None:
         patches.compute_on_cpu()
 
 
+def allow_graphs(count: int) -> None:
+    """Let torch.compile make at least so many graphs of one function; beyond its own limit, 8, it compiles no more."""
+    import torch
+    config = torch._dynamo.config
+    config.cache_size_limit = max(count, config.cache_size_limit)
+
+
 def allow_tf32(allowed: bool) -> None:
     """Let GPUs from Ampere on round the inputs of float32 matrix products and convolutions to TF32, or forbid both.
 

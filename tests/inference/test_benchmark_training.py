@@ -79,6 +79,22 @@ def test_host_time_is_that_of_a_gpus_operators(tiny, tmp_path):
     assert forward['ours']['operators'] < forward['stock']['operators'] and forward['stock']['waits']['item'] > 20
 
 
+@pytest.mark.slow
+def test_the_compiled_step_is_timed_and_has_the_same_loss(tiny, tmp_path):
+    finished = must_run('benchmark', 'train', tiny['seg'], '--compare', '--compile', '--host', '--rounds', 1,
+                        '--no-memory', '--json', tmp_path / 'found.json')
+    row = json.loads((tmp_path / 'found.json').read_text())['batches'][0]
+    assert set(row['sides']['ours']['parts_ms']) == {'data', 'other', 'backward', 'optimizer'}
+    assert row['sides']['stock']['parts_ms']['backbone'] > 0 and row['sides']['ours']['parts_ms']['other'] > 0
+    assert f"ours was compiled in {row['compiling_s']:.0f} s" in finished.out
+
+
+def test_only_steps_of_fixed_shapes_can_be_compiled(tiny):
+    finished = run_tool('benchmark', 'train', tiny['det'], '--compile', '--rounds', 1, '--no-memory', '--cfg-options',
+                        'model.rpn_head.type=Float32RPNHead', 'model.roi_head.type=StandardRoIHead')
+    assert '--compile compiles whole steps of fixed shapes' in finished.error
+
+
 def test_host_time_is_measured_on_a_cpu(tiny):
     finished = run_tool('benchmark', 'train', tiny['det'], '--host', '--device', 'cuda')
     assert '--host measures made images on a CPU' in finished.error
