@@ -70,7 +70,11 @@ def apart(boxes: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
     return boxes + (groups.to(boxes) * (largest + 1)[:, None])[..., None]
 
 
-@torch.library.custom_op('convnext_dense::nms_mask', mutates_args=(),
+# its result has a size that depends on values: a CUDA graph ends before it (torch 2.4 cannot be told)
+UNSAFE = {'tags': (torch._C.Tag.cudagraph_unsafe,)} if hasattr(torch._C.Tag, 'cudagraph_unsafe') else {}
+
+
+@torch.library.custom_op('convnext_dense::nms_mask', mutates_args=(), **UNSAFE,
                          schema='(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor')
 def nms_mask(boxes, scores, iou_threshold):
     """Non-maximum suppression in each row of boxes (N, n, 4) with scores (N, n).

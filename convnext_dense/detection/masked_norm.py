@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_reduce, wait_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -77,5 +78,17 @@ def over_ranks(norm: _BatchNorm, sums: Tensor) -> Tensor:
     """Sums over all ranks where the norm is a SyncBatchNorm, with gradients."""
     if not isinstance(norm, nn.SyncBatchNorm) or get_world_size() == 1:
         return sums
-    from torch.distributed.nn.functional import all_reduce
-    return all_reduce(sums, group=norm.process_group or torch.distributed.group.WORLD)
+    return SumOverRanks.apply(sums, norm.process_group or torch.distributed.group.WORLD)
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over ranks, whose gradient is the sum of the ranks' gradients; graphs can contain it."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, group) -> Tensor:
+        ctx.group = group
+        return wait_tensor(all_reduce(values, 'sum', group))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return wait_tensor(all_reduce(grad.contiguous(), 'sum', ctx.group)), None

@@ -4,12 +4,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+CUDA_GRAPHS = ('reduce-overhead', 'max-autotune')  # modes of torch.compile
+
 
 def compile_losses(model: nn.Module, **options) -> bool:
     """Compile a model's whole ``loss``, in place, where its shapes do not depend on data.
 
     That is so for two-stage detectors with StaticRPNHead and StaticRoIHead or StaticCascadeRoIHead, and for mmseg's
-    EncoderDecoder and what extends it without another ``loss``.
+    EncoderDecoder and what extends it without another ``loss``. Older torch, which cannot end a CUDA graph before NMS,
+    compiles no detector in a mode with CUDA graphs.
 
     Args:
         model: a detector or segmentor, not wrapped.
@@ -21,16 +24,19 @@ def compile_losses(model: nn.Module, **options) -> bool:
     from mmdet.models.detectors import TwoStageDetector
     from mmseg.models import EncoderDecoder
 
+    from ..detection.boxes import UNSAFE
     from ..detection.static_roi import StaticCascadeRoIHead, StaticRoIHead
     from ..detection.static_rpn import StaticRPNHead
     of_class = getattr(type(model), 'loss', None)
     if isinstance(model, EncoderDecoder) and of_class is EncoderDecoder.loss:
         model.loss = torch.compile(model.loss, **options)
-    elif isinstance(model, TwoStageDetector) and of_class is TwoStageDetector.loss and isinstance(
-            model.rpn_head, StaticRPNHead) and isinstance(model.roi_head, StaticRoIHead | StaticCascadeRoIHead):
-        model.loss = CompiledDetectorLoss(model, **options)
-    else:
+        return True
+    static = (isinstance(model, TwoStageDetector) and of_class is TwoStageDetector.loss
+              and isinstance(model.rpn_head, StaticRPNHead)
+              and isinstance(model.roi_head, StaticRoIHead | StaticCascadeRoIHead))
+    if not static or (not UNSAFE and options.get('mode') in CUDA_GRAPHS):
         return False
+    model.loss = CompiledDetectorLoss(model, **options)
     return True
 
 
