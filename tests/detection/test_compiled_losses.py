@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import HOOKS
-from test_static_step import build, cases, image, random_boxes, same_samples, small_config, step
+from test_static_step import build, cases, image, pair, random_boxes, same_samples, small_config, step
 
 from convnext_dense.engine.compiled_losses import compile_losses
 from convnext_dense.models.compiling import graphs_made
@@ -19,7 +19,7 @@ def test_losses_and_gradients_stay_and_objects_make_no_graphs(kind, monkeypatch)
     The second is for more objects than samples, whose masks are taken apart first.
     """
     same_samples(monkeypatch)
-    model = build(small_config(kind))
+    _, model = pair(kind)
     batches = [pseudo_collate(cases()[case]) for case in ('some', 'crowd', 'none and one', 'many', 'none at all')]
     batches.append(pseudo_collate([image(random_boxes(count, seed=3), range(count)) for count in (40, 7)]))
     expected = [step(model, batch) for batch in batches]
