@@ -84,6 +84,12 @@ def steps(folder: Path, data: Path | None, dry: bool) -> list[Step]:
                 'train', (TINY if dry else SHAPES)[task], '--device', device, '--amp', amp, '--seed', 0,
                 '--data-root', shapes / FOLDER[task], '--work-dir', folder / f'{task}_{amp}', '--cfg-options', length),
                 90, training(task, folder / f'{task}_{amp}')))
+    for task, config, size in () if dry else (('seg', UPERNET, (512, 512)), ('det', MASK_RCNN, (800, 1216))):
+        for mode in ('default', 'reduce-overhead'):  # compiling takes minutes
+            found.append(Step(f'compiled step, {task}, {mode}', tool(
+                'benchmark', 'train', config, '--compare', '--device', device, '--batches', 2, '--rounds', 7, '--amp',
+                'fp16', '--size', *size, '--compile', mode, '--json', folder / f'compiled_{task}_{mode}.json'),
+                150, training_step))
     return found
 
 

@@ -111,6 +111,7 @@ class Trainer:
 
     def step(self, batch: dict) -> dict:
         """One training step as mmengine's loops do it, from a collated batch on the CPU."""
+        torch.compiler.cudagraph_mark_step_begin()
         return self.model.train_step(batch, optim_wrapper=self.optim_wrapper)
 
     def losses(self, batch: dict) -> torch.Tensor:

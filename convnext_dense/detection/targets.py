@@ -83,10 +83,8 @@ def bitmaps_of(masks: BitmapMasks, rows: int, device: torch.device) -> Tensor:
     if not isinstance(masks, BitmapMasks):
         raise UserError(f'gt_instances.masks: expected bitmaps, found {type(masks).__name__}; load annotations with '
                         'poly2mask=True, or use roi_head.type of mmdet')
-    bitmaps = torch.from_numpy(masks.masks)
-    if len(bitmaps) < rows:
-        bitmaps = torch.cat([bitmaps, bitmaps.new_zeros(rows - len(bitmaps), masks.height, masks.width)])
-    return to_device(bitmaps, device)
+    bitmaps = to_device(torch.from_numpy(masks.masks), device)
+    return F.pad(bitmaps, (0, 0, 0, 0, 0, rows - len(bitmaps))) if len(bitmaps) < rows else bitmaps
 
 
 def pad_boxes(boxes: Sequence[Tensor], least: int = 0) -> tuple[Tensor, Tensor]:
