@@ -263,11 +263,20 @@ def boxes_as_corners(copy: CocoCopy, number: int) -> str:
     return 'fit as x1, y1, x2, y2'
 
 
+def boxes_as_shares(copy: CocoCopy, number: int) -> str:
+    sizes = {image['id']: (image['width'], image['height']) for image in copy.train['images']}
+    for annotation in copy.train['annotations']:
+        annotation['bbox'] = [value / side for value, side in zip(annotation['bbox'], sizes[annotation['image_id']] * 2,
+                                                                  strict=True)]
+    return 'no number above 1'
+
+
 FILE_FAULTS = [
     Fault('image-pages', 'coco', encoded(3, np.uint8, 'TIFF'), alone=True),
     Fault('image-depth', 'coco', encoded(1, np.uint16, 'PNG'), alone=True),
     Fault('image-value-range', 'camvid', dark_beside_range),
     Fault('box-corners', 'pennfudan', boxes_as_corners, alone=True, also=('box-outside', 'mask-box-mismatch')),
+    Fault('box-shares', 'pennfudan', boxes_as_shares, alone=True, also=('box-thin', 'mask-box-mismatch')),
     Fault('image-missing', 'coco', removed(image_of)),
     Fault('image-empty', 'coco', replaced(image_of, b'')),
     Fault('image-unreadable', 'coco', replaced(image_of, b'this is no picture')),

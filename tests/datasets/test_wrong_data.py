@@ -258,6 +258,18 @@ def test_corners_instead_of_width_and_height_are_recognised(tmp_path):
     assert 'box-corners' not in run_tool('check_dataset', right, '--workers', 0).out
 
 
+def test_shares_of_the_image_are_recognised(tmp_path):
+    """As YOLO and TensorFlow have them; of boxes that are really so small, one is larger than a pixel."""
+    source = coco(tmp_path / 'source', [(0.1, 0.2, 0.5, 0.3), (0, 0, 1, 1), (0.3, 0.3, 0.1, 0.1)])
+    error = run_tool('convert_dataset', source, tmp_path / 'out').error
+    assert '6 of 6 boxes have no number above 1' in error and 'are in pixels' in error
+    checked = run_tool('check_dataset', source, '--workers', 0)
+    assert checked.code == 4 and 'box-shares (1)' in checked.out
+    right = coco(tmp_path / 'right', [(0.1, 0.2, 0.5, 0.3), (0, 0, 1, 1), (0.3, 0.3, 3, 2)])
+    convert(right, tmp_path / 'out', '--overwrite')
+    assert 'box-shares' not in run_tool('check_dataset', right, '--workers', 0).out
+
+
 def test_boxes_without_masks_are_fine_data(tmp_path):
     """`segmentation: []` is what many tools write; a warning alone is status 0, with --strict 3."""
     source = coco(tmp_path / 'source', RIGHT)

@@ -112,6 +112,8 @@ def check_annotations(target: CocoTarget, tables: CocoTables, findings: Findings
         if not problems and _is_small(box, tables.sizes[row], target.scale):
             small.append((name, f'{box[2]:.1f}x{box[3]:.1f}'))
     _report_repeated(ids, prints, printed, target, findings)
+    if boxes.is_shares:
+        findings.add('box-shares', file, value=boxes.sentence)
     if boxes.is_corners:
         findings.add('box-corners', file, value=boxes.sentence)
     if with_mask:

@@ -40,6 +40,7 @@ CODES = {
     'box-inverted': ('error', 'a box has a negative width or height; COCO boxes are x, y, width, height'),
     'box-empty': ('error', 'a box has no width or no height'),
     'box-corners': ('error', 'boxes seem to be x1, y1, x2, y2; COCO boxes are x, y, width, height'),
+    'box-shares': ('error', 'boxes seem to be shares of the image, from 0 to 1; COCO boxes are in pixels'),
     'box-thin': ('warning', 'a box is less than a pixel wide or high; mmdet leaves it out silently'),
     'box-outside': ('warning', 'a box reaches beyond the image by more than a pixel'),
     'box-off-image': ('error', 'a box lies completely outside the image'),

@@ -215,6 +215,9 @@ def _with_category(annotation: dict) -> dict:
 
 
 def _check_boxes(boxes: BoxFormat, files: list[Path]) -> None:
+    if boxes.is_shares:
+        raise UserError(f'{files[0]}: {boxes.sentence}: COCO boxes and polygons are in pixels; multiply x and width by '
+                        "the image's width, y and height by its height")
     if boxes.is_corners:
         raise UserError(f'{files[0]}: {boxes.sentence}: COCO boxes are x, y, width, height; read corners with '
                         '--boxes xyxy')
