@@ -152,6 +152,34 @@ def test_yolo_lines_that_are_wrong_are_named(tmp_path):
     assert sum(split.counts['thing'] for split in info.splits.values()) == 1
 
 
+@pytest.mark.parametrize('shape', [(2, 3), (17, 2)])
+def test_keypoints_of_yolo_are_no_polygons(shape, tmp_path):
+    """17 keypoints of two numbers are 38 numbers after the class, which a polygon could have, too."""
+    for split in ('train', 'val'):
+        (tmp_path / f'y/images/{split}').mkdir(parents=True)
+        (tmp_path / f'y/labels/{split}').mkdir(parents=True)
+        Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(tmp_path / f'y/images/{split}/0.png')
+        points = ' 0.1 0.9 2'[:None if shape[1] == 3 else -2] * shape[0]
+        (tmp_path / f'y/labels/{split}/0.txt').write_text(f'0 0.5 0.5 0.25 0.5{points}\n0 0.1 0.1 0.2 0.1 0.2 0.2')
+    text = f'train: images/train\nval: images/val\nnames: [thing]\nkpt_shape: {list(shape)}\n'
+    (tmp_path / 'y/data.yaml').write_text(text)
+    out = convert(tmp_path / 'y', tmp_path / 'out', status=LOSSES).out
+    assert 'has a kpt_shape: boxes are read' in out
+    assert f'2 x line with 6 numbers after the class, expected 4 of a box and {shape[0] * shape[1]}' in out
+    found = json.loads((tmp_path / 'out/annotations/instances_train.json').read_text())['annotations']
+    assert [item['bbox'] for item in found] == [[15, 5, 10, 10]] and not any(item.get('segmentation') for item in found)
+    (tmp_path / 'y/data.yaml').write_text(text.replace('[2, 3]', '6').replace('[17, 2]', '[17]'))
+    assert 'kpt_shape is' in run_tool('convert_dataset', tmp_path / 'y', tmp_path / 'other').error
+
+
+def test_a_yaml_that_runs_code_is_named_and_not_run(tmp_path):
+    (tmp_path / 'y/images').mkdir(parents=True)
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(tmp_path / 'y/images/0.png')
+    (tmp_path / 'y/data.yaml').write_text(f"names: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n")
+    error = run_tool('convert_dataset', tmp_path / 'y', tmp_path / 'out', '--from', 'yolo').error
+    assert 'data.yaml could not be read as a YOLO data.yaml' in error and not (tmp_path / 'ran').exists()
+
+
 def test_unclear_formats_are_asked_for(generated, tmp_path):
     finished = run_tool('convert_dataset', generated / 'pennfudan', tmp_path / 'out')
     assert 'may be coco or instance-masks' in finished.error and '--from' in finished.error

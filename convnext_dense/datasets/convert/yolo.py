@@ -12,7 +12,7 @@ from ...utils.images import image_size
 from .class_files import find_class_file, read_classes
 from .pairs import image_files, split_of
 from .source import Options, Sample, Skipped, Source, numbered
-from .yolo_yaml import read_yaml, yaml_file
+from .yolo_yaml import keypoint_numbers, read_yaml, yaml_file
 
 NUMBER = re.compile(r'[-+0-9.eE]+')
 SLACK = 0.01  # of the image's side: points may lie so far outside by rounding
@@ -36,7 +36,9 @@ def open_source(root: Path, options: Options) -> Source:
     skipped = Skipped()
     if file is not None:
         names, listed = read_yaml(file, folder)
+        keypoints = keypoint_numbers(file)
     else:
+        keypoints = 0
         names, listed = [entry.name for entry in read_classes(options.classes, folder)], []
     twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if twice is not None:
@@ -50,7 +52,7 @@ def open_source(root: Path, options: Options) -> Source:
         if split == 'test':
             skipped.add('image of a test split', image)
             continue
-        samples.append(Sample(image, partial(_annotations, image, len(names)), split))
+        samples.append(Sample(image, partial(_annotations, image, len(names), keypoints), split))
     if not samples:
         raise UserError(f'{folder} has no images: expected images/train and images/val, or the paths in data.yaml')
     labelled = sum(label_file(sample.image).is_file() for sample in samples)
@@ -59,6 +61,8 @@ def open_source(root: Path, options: Options) -> Source:
                         f'{samples[0].image}')
     notes = [f'{len(samples) - labelled} images have no text file: they count as images without objects'] \
         if labelled < len(samples) else []
+    if keypoints:
+        notes.append(f'{file.name} has a kpt_shape: boxes are read, keypoints are left out')
     return Source('det', numbered(names), samples, skipped=skipped, notes=notes)
 
 
@@ -70,7 +74,7 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix('.txt')
 
 
-def _annotations(image: Path, classes: int, skip) -> list[dict]:
+def _annotations(image: Path, classes: int, keypoints: int, skip) -> list[dict]:
     file = label_file(image)
     if not file.is_file():
         return []
@@ -79,13 +83,13 @@ def _annotations(image: Path, classes: int, skip) -> list[dict]:
     for number, line in enumerate(file.read_text(encoding='utf-8-sig', errors='replace').splitlines(), 1):
         if line.strip():
             try:
-                found.append(_annotation(line.split(), classes, width, height))
+                found.append(_annotation(line.split(), classes, keypoints, width, height))
             except ValueError as error:
                 skip(str(error), f'{file}:{number}')
     return found
 
 
-def _annotation(words: list[str], classes: int, width: int, height: int) -> dict:
+def _annotation(words: list[str], classes: int, keypoints: int, width: int, height: int) -> dict:
     try:
         label, values = float(words[0]), [float(word) for word in words[1:]]
     except ValueError:
@@ -93,6 +97,11 @@ def _annotation(words: list[str], classes: int, width: int, height: int) -> dict
     if not (0 <= label < classes and label.is_integer()):
         raise ValueError(f'class {label:g}, expected 0 to {classes - 1}')
     label = int(label)
+    if keypoints and len(values) == 4 + keypoints:
+        values = values[:4]
+    if keypoints and len(values) != 4:
+        raise ValueError(f'line with {len(values)} numbers after the class, expected 4 of a box and {keypoints} of '
+                         'keypoints')
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(f'line with {len(values)} numbers after the class, expected 4 or an even number from 6')
     if not all(math.isfinite(value) for value in values):

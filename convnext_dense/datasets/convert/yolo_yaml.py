@@ -14,13 +14,14 @@ _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 
 def yaml_file(root: Path) -> Path | None:
-    """The first yaml file of a folder that has class names."""
+    """The first yaml file of a folder that has class names, or a data.yaml that cannot be read."""
     for file in sorted([*root.glob('*.yaml'), *root.glob('*.yml')]):
         try:
             if 'names' in _read(file):
                 return file
         except UserError:
-            continue
+            if file.stem == 'data':
+                return file
     return None
 
 
@@ -45,6 +46,20 @@ def read_yaml(file: Path, folder: Path) -> tuple[list[str], list[tuple[Path, str
         for entry in entries:
             listed += [(image, split) for image in _listed_images(file, folder, base, entry)]
     return names, listed
+
+
+def keypoint_numbers(file: Path) -> int:
+    """How many numbers of keypoints follow the box in a line of a label file, by ``kpt_shape`` (keypoints, 2 or 3).
+
+    Raises:
+        UserError: it is something else.
+    """
+    shape = _read(file).get('kpt_shape')
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(each, int) and each > 0 for each in shape):
+        raise _unfit(file, f'kpt_shape is {short_repr(shape)}')
+    return shape[0] * shape[1]
 
 
 def _read(file: Path) -> dict:
