@@ -26,6 +26,7 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000'
 # what counts as an image, wherever a folder is searched or a file is named
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
 TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF
+ORIENTATION = 274  # the tag's number in the EXIF standard, and in TIFF
 MAX_PAGES = 10_000  # counted of a TIFF; its list of pages may be circular
 
 _without_variable: ContextVar[int | None] = ContextVar('max_pixels', default=None)
@@ -40,7 +41,8 @@ class ImageHeader:
     """What the header of an image file says.
 
     Args:
-        width, height: in pixels, as stored.
+        width, height: in pixels, as the image is read for training: an EXIF tag may turn it.
+        orientation: the EXIF tag that OpenCV follows, 1 where there is none; from 5 on it swaps width and height.
         values: type of a value: 'uint8' (also for 1, 2 and 4 bits), 'uint16', 'int16', 'float32', ...
         pages: images in the file; reduced copies and masks in a TIFF are not counted.
         channels: of a TIFF; 3 for other formats, whose readers give no other number.
@@ -50,6 +52,7 @@ class ImageHeader:
     values: str = 'uint8'
     pages: int = 1
     channels: int = 3
+    orientation: int = 1
 
     @property
     def is_deep(self) -> bool:
@@ -141,7 +144,7 @@ def _identify(file: str | os.PathLike | BinaryIO) -> Image.Image:
 
 
 def image_size(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | None = None) -> tuple[int, int]:
-    """Width and height in pixels, as stored, from the header. Arguments and errors as of `open_image`."""
+    """Width and height in pixels, as the image is read, from the header. Arguments and errors as of `open_image`."""
     header = read_header(file, name)
     return header.width, header.height
 
@@ -161,7 +164,25 @@ def read_header(file: str | os.PathLike | BinaryIO, name: str | os.PathLike | No
             if image.mode.startswith('I') or (start.startswith(b'\x89PNG') and start[24] == 16):
                 values = 'uint16'
             pages = image.n_frames if image.format in ('GIF', 'WEBP') else 1
-            return ImageHeader(image.width, image.height, values, pages)
+            orientation = _orientation(image) if values == 'uint8' else 1  # of PNGs of 16 bits OpenCV reads no tag
+            return ImageHeader(*_turned(image.width, image.height, orientation), values, pages,
+                               orientation=orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8. PIL's own ``getexif`` also looks into XMP, which OpenCV does not."""
+    exif = Image.Exif()
+    with suppress(Exception):  # damaged tags fail in many ways; OpenCV passes over them
+        exif.load(image.info.get('exif') or b'')
+    return _valid_orientation(exif.get(ORIENTATION, 1))
+
+
+def _valid_orientation(found) -> int:
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _turned(width: int, height: int, orientation: int) -> tuple[int, int]:
+    return (height, width) if orientation >= 5 else (width, height)
 
 
 def _tiff_header(file: BinaryIO, name) -> ImageHeader:
@@ -177,9 +198,10 @@ def _tiff_header(file: BinaryIO, name) -> ImageHeader:
             kinds = {1: 'uint', 2: 'int', 3: 'float'}
             if not pages or not tags.get(254, 0) & 5:  # NewSubfileType: 1 a reduced copy, 4 a mask
                 bits, kind = max(tags.get(258, (1,))), kinds.get((tags.get(339) or (1,))[0], 'uint')
-                pages.append((tags[256], tags[257], f'{kind}{max(bits, 8)}', int(tags.get(277, 1))))
-        width, height, values, channels = pages[0]
-        header = ImageHeader(int(width), int(height), values, len(pages), channels)
+                pages.append((tags[256], tags[257], f'{kind}{max(bits, 8)}', int(tags.get(277, 1)),
+                              _valid_orientation(tags.get(ORIENTATION, 1))))
+        width, height, values, channels, orientation = pages[0]
+        header = ImageHeader(*_turned(int(width), int(height), orientation), values, len(pages), channels, orientation)
     except (SyntaxError, IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise UnidentifiedImageError(f'cannot identify image file {name!r}') from error
     _check_size(header.width, header.height, name)

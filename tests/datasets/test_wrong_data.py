@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from convert_sources import LOSSES, convert, small_pairs
-from PIL import Image
+from PIL import Image, ImageOps
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from tool_runs import run_tool
 
@@ -39,6 +40,11 @@ def coco(folder: Path, boxes: list, images: int = 2, **changed) -> Path:
 def boxes_in(out: Path) -> list:
     return sorted(annotation['bbox'] for split in DatasetInfo.read(out).splits.values()
                   for annotation in COCO(out / split.ann_file).anns.values())
+
+
+def annotations_of(out: Path) -> list[dict]:
+    return [annotation for split in DatasetInfo.read(out).splits.values()
+            for annotation in COCO(out / split.ann_file).anns.values()]
 
 
 # ---- more than 8 bits a value
@@ -237,6 +243,119 @@ def test_a_file_that_is_its_own_mask_is_refused(tmp_path):
     error = run_tool('convert_dataset', source, tmp_path / 'out', '--from', 'instance-masks', '--classes', 'cell',
                      '--images', 'images', '--masks', 'images').error
     assert 'is its own mask' in error and '--masks' in error
+
+
+def test_jpeg_masks_hold_two_values_or_are_refused(tmp_path):
+    """The compression invents values: three ids became 89 objects an image."""
+    ids = np.zeros((60, 80), np.uint8)
+    for number in range(3):
+        ids[5 + 15 * number:15 + 15 * number, 10:30] = number + 1
+    source = tmp_path / 'source'
+    for name in ('images', 'masks'):
+        (source / name).mkdir(parents=True)
+    for number in range(2):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (60, 80, 3), np.uint8)).save(
+            source / f'images/{number}.png')
+        Image.fromarray(ids * 60).save(source / f'masks/{number}.jpg', quality=60)
+    arguments = ('convert_dataset', source, tmp_path / 'out', '--from', 'instance-masks', '--classes', 'cell')
+    error = run_tool(*arguments).error
+    assert 'masks/0.jpg is a JPEG with values other than 0 and 255' in error and 'as PNG' in error
+    for number in range(2):
+        Image.fromarray(np.where(ids, 255, 0).astype(np.uint8)).save(source / f'masks/{number}.jpg', quality=60)
+    convert(*arguments[1:], '--components')
+    for annotation in annotations_of(tmp_path / 'out'):
+        mask = coco_mask.decode(annotation['segmentation'])
+        assert (mask != 0).sum() == 200 and np.isin(ids[mask != 0], (1, 2, 3)).all()
+    assert len(annotations_of(tmp_path / 'out')) == 6
+
+
+@pytest.mark.parametrize('size', [(30, 80), (80, 60)])
+def test_masks_of_another_size_are_left_out_and_counted(size, tmp_path):
+    source = small_pairs(tmp_path / 'source', [blobs(1)] * 3)
+    Image.fromarray(np.ones(size, np.uint8)).save(sorted((source / 'masks').iterdir())[0])
+    out = convert(source, tmp_path / 'out', '--from', 'instance-masks', '--classes', 'cell', status=LOSSES).out
+    assert f'1 x mask of another size than its image, as {size[1]}x{size[0]} instead of' in out
+
+
+# ---- photographs that an EXIF tag turns
+
+TURN_BACK = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+             4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90,
+             7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270}
+SEEN = (24, 50, 12, 20)  # x, y, width, height of the one bright object in 60 x 80 pixels
+
+
+def photograph(file, orientation: int) -> None:
+    """An image that is seen upright, 60 x 80 pixels, stored as a camera held otherwise stores it."""
+    seen = np.zeros((80, 60, 3), np.uint8)
+    x, y, width, height = SEEN
+    seen[y:y + height, x:x + width] = 255
+    image = Image.fromarray(seen)
+    if TURN_BACK[orientation] is not None:
+        image = image.transpose(TURN_BACK[orientation])
+    exif = image.getexif()
+    exif[274] = orientation
+    image.save(file, exif=exif, quality=95)
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(file))) > 127, seen > 127)
+
+
+def is_on_the_object(out) -> bool:
+    """Whether each image, as OpenCV reads it for training, is bright in its box and dark elsewhere."""
+    content = json.loads((out / 'annotations/instances_train.json').read_text())
+    found = []
+    for image, annotation in zip(content['images'], content['annotations'], strict=True):
+        content = np.fromfile(out / 'train' / image['file_name'], np.uint8)
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR)[..., 0] > 127
+        x, y, width, height = (round(value) for value in annotation['bbox'])
+        inside = pixels[y:y + height, x:x + width]
+        found.append(pixels.shape == (image['height'], image['width']) and inside.all() and pixels.sum() == inside.size
+                     and inside.size == SEEN[2] * SEEN[3])
+    return bool(found) and all(found)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif'])
+def test_yolo_boxes_lie_on_photographs_as_they_are_seen(suffix, tmp_path):
+    """Fractions are of what is seen, as in YOLO itself."""
+    (tmp_path / 'y/images/train').mkdir(parents=True)
+    (tmp_path / 'y/labels/train').mkdir(parents=True)
+    x, y, width, height = SEEN
+    for orientation in TURN_BACK:
+        photograph(tmp_path / f'y/images/train/{orientation}{suffix}', orientation)
+        (tmp_path / f'y/labels/train/{orientation}.txt').write_text(
+            f'0 {(x + width / 2) / 60} {(y + height / 2) / 80} {width / 60} {height / 80}')
+    (tmp_path / 'y/classes.txt').write_text('thing\n')
+    convert(tmp_path / 'y', tmp_path / 'out', '--split', '0.99')
+    assert is_on_the_object(tmp_path / 'out')
+    assert 'image-size' not in run_tool('check_dataset', tmp_path / 'out', '--workers', 0).out
+
+
+@pytest.mark.parametrize('stored', [False, True])
+def test_labelme_shapes_of_what_is_stored_are_refused(stored, tmp_path):
+    x, y, width, height = SEEN
+    (tmp_path / 'l').mkdir()
+    for number in range(4):
+        photograph(tmp_path / f'l/{number}.jpg', 6)
+        points = [[y, x], [y + height, x + width]] if stored else [[x, y], [x + width, y + height]]
+        (tmp_path / f'l/{number}.json').write_text(json.dumps(dict(
+            shapes=[dict(label='thing', points=points, shape_type='rectangle')], imagePath=f'{number}.jpg',
+            imageWidth=80 if stored else 60, imageHeight=60 if stored else 80)))
+    if stored:
+        error = run_tool('convert_dataset', tmp_path / 'l', tmp_path / 'out').error
+        assert '4 x annotation for an image as it is stored, which an EXIF tag turns when it is read' in error
+    else:
+        convert(tmp_path / 'l', tmp_path / 'out')
+        assert is_on_the_object(tmp_path / 'out')
+
+
+def test_label_maps_of_what_is_stored_are_refused(tmp_path):
+    for name in ('images', 'masks'):
+        (tmp_path / 's' / name).mkdir(parents=True)
+    for number in range(6):
+        photograph(tmp_path / f's/images/{number}.jpg', 8)
+        Image.fromarray(np.ones((60, 80) if number < 3 else (80, 60), np.uint8)).save(tmp_path / f's/masks/{number}.png')
+    arguments = ('--from', 'label-pngs', '--classes', 'ground,thing')
+    out = convert(tmp_path / 's', tmp_path / 'out', *arguments, status=LOSSES).out
+    assert '3 x label map of another size than its image' in out
 
 
 # ---- COCO and YOLO

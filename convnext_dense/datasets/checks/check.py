@@ -62,10 +62,10 @@ def _check_images(target: CocoTarget, tables: CocoTables, facts: Iterator[FileFa
         if name in tables.outside:
             continue  # reported, and not read
         _check_image(file, found, target, seen, findings)
-        if found.size is not None and found.shown_size != size:
+        if found.size is not None and found.size != size:
             findings.add('image-size', file, f'row {row + 1} of images',
                          f'{size[0]}x{size[1]} in {target.ann_file.name}, the file is read as '
-                         f'{found.shown_size[0]}x{found.shown_size[1]}')
+                         f'{found.size[0]}x{found.size[1]}')
 
 
 def _check_pairs(target: LabelTarget, facts: Iterator[FileFacts], seen: dict, findings: Findings) -> None:

@@ -17,8 +17,6 @@ from ...utils.images import ImageHeader, OversizedImageError, open_image, read_h
 from ...utils.progress import progress_bar
 from ...utils.storage import MissingFileError
 
-EXIF_ORIENTATION = 274  # the tag's number in the EXIF standard
-
 
 @dataclass(frozen=True)
 class FileFacts:
@@ -26,7 +24,7 @@ class FileFacts:
 
     Args:
         problem: 'missing', 'empty', 'unreadable', 'oversized' or 'truncated'; None for a good file.
-        size: width and height in pixels, as stored.
+        size: width and height in pixels, of images as they are read for training: an EXIF tag may turn them.
         orientation: EXIF orientation, 1 for none.
         digest: of the decoded pixels.
         format: of the file, as PIL names it.
@@ -46,11 +44,6 @@ class FileFacts:
     depth: str = 'uint8'
     pages: int = 1
     spread: tuple[float, float] | None = None
-
-    @property
-    def shown_size(self) -> tuple[int, int] | None:
-        """Width and height after the rotation that mmcv, through OpenCV, applies to images with an orientation tag."""
-        return self.size[::-1] if self.size and self.orientation >= 5 else self.size
 
 
 def read_facts(job: tuple[str, bool]) -> FileFacts:
@@ -91,9 +84,8 @@ def read_facts(job: tuple[str, bool]) -> FileFacts:
             found, counts = np.unique(pixels, return_counts=True)
             values = dict(zip(found.astype(int).tolist(), counts.tolist(), strict=True))
         return FileFacts(size=image.size, format=image.format, channels=channels, values=values)
-    return FileFacts(size=image.size, orientation=image.getexif().get(EXIF_ORIENTATION, 1),
-                 digest=_digest(pixels),
-                 format=image.format, channels=channels, pages=header.pages)
+    return FileFacts(size=(header.width, header.height), orientation=header.orientation, digest=_digest(pixels),
+                     format=image.format, channels=channels, pages=header.pages)
 
 
 def _deep_facts(data: bytes, header: ImageHeader) -> FileFacts:
@@ -104,8 +96,8 @@ def _deep_facts(data: bytes, header: ImageHeader) -> FileFacts:
         return FileFacts('unreadable', size)
     finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
     spread = tuple(np.percentile(finite, (10, 90)).tolist()) if finite.size else None
-    return FileFacts(size=size, digest=_digest(values), format='deep', channels=values.shape[2], depth=header.values,
-                     pages=header.pages, spread=spread)
+    return FileFacts(size=size, orientation=header.orientation, digest=_digest(values), format='deep',
+                     channels=values.shape[2], depth=header.values, pages=header.pages, spread=spread)
 
 
 def _digest(pixels: np.ndarray) -> bytes:

@@ -199,7 +199,7 @@ def _images_kept(target: CocoTarget, tables: CocoTables, broken: set[str],
             del tables.by_id[number]
             continue
         size = image_size(file)
-        if size != tables.sizes[row] and size[::-1] != tables.sizes[row]:  # swapped: rotated by EXIF
+        if size != tables.sizes[row] and size[::-1] != tables.sizes[row]:  # swapped: of an image as stored
             changes.note('size of an image corrected', f'{file}, {tables.sizes[row]} to {size}')
             tables.sizes[row] = size
             record = {**record, 'width': size[0], 'height': size[1]}

@@ -5,7 +5,7 @@ from pathlib import Path
 from ...errors import UserError
 from .class_files import read_classes
 from .instance_masks import MaskObjects
-from .objects import mask_annotation
+from .objects import mask_annotation, of_image_size
 from .pairs import Pair, check_pairs, image_files, split_of
 from .source import Options, Sample, Skipped, Source, numbered
 
@@ -45,7 +45,7 @@ def open_source(root: Path, options: Options) -> Source:
             skipped.add('image without a mask', file)
     check_pairs(found)
     masks = MaskObjects(options.components, set())
-    samples = [Sample(pair.image, partial(_annotations, pair.mask, masks), pair.split) for pair in found]
+    samples = [Sample(pair.image, partial(_annotations, pair, masks), pair.split) for pair in found]
     return Source('det', numbered([entries[0].name]), samples, skipped=skipped, verify=masks.ask)
 
 
@@ -63,5 +63,5 @@ def _pairs(root: Path) -> list[tuple[Path, Path | None]]:
     return pairs
 
 
-def _annotations(file: Path, masks: MaskObjects, skip) -> list[dict]:
-    return [mask_annotation(1, mask) for _, mask in masks.find(file)]
+def _annotations(pair: Pair, masks: MaskObjects, skip) -> list[dict]:
+    return of_image_size([mask_annotation(1, mask) for _, mask in masks.find(pair.mask)], pair.image)

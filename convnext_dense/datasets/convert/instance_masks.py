@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import UserError
 from .class_files import find_class_file, read_classes
-from .objects import mask_annotation
+from .objects import mask_annotation, of_image_size
 from .pairs import Pair, find_pairs, image_files, mask_folders, read_ids
 from .source import Options, Sample, Skipped, Source, numbered
 
@@ -89,7 +89,7 @@ def _annotations(pair: Pair, class_of, masks: MaskObjects, skip) -> list[dict]:
             skip('instance id without a class', f'{pair.mask}, id {value}')
         else:
             found.append(mask_annotation(index + 1, mask))
-    return found
+    return of_image_size(found, pair.image)
 
 
 def _class_rule(root: Path, options: Options) -> tuple[list[str], object]:

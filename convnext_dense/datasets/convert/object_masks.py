@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from .class_files import read_classes
-from .objects import mask_annotation
+from .objects import mask_annotation, of_image_size
 from .pairs import image_files, read_ids, split_of
 from .source import Options, Sample, Skipped, Source, UnusableAnnotation, numbered
 
@@ -36,7 +36,7 @@ def open_source(root: Path, options: Options) -> Source:
             continue
         if len(images) > 1:
             raise UserError(f'{folder / "images"} has {len(images)} images, expected the one that its masks belong to')
-        samples.append(Sample(images[0], partial(_annotations, folder / 'masks'), split))
+        samples.append(Sample(images[0], partial(_annotations, images[0], folder / 'masks'), split))
     return Source('det', numbered([entries[0].name]), samples, skipped=skipped)
 
 
@@ -46,7 +46,7 @@ def _folders(root: Path) -> list[Path]:
                   if image_files(folder.parent / 'images'))
 
 
-def _annotations(folder: Path, skip) -> list[dict]:
+def _annotations(image: Path, folder: Path, skip) -> list[dict]:
     annotations = []
     for file in image_files(folder):
         try:
@@ -62,4 +62,4 @@ def _annotations(folder: Path, skip) -> list[dict]:
     if len(shapes) > 1:
         raise UnusableAnnotation(f'masks of several sizes, {" and ".join(map(str, sorted(shapes)))}',
                                  len(annotations))
-    return annotations
+    return of_image_size(annotations, image)

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from ...errors import UserError
 from ...utils.files import is_inside
-from ...utils.images import IMAGE_SUFFIXES, OversizedImageError, image_size
+from ...utils.images import IMAGE_SUFFIXES, OversizedImageError, read_header
 from ..json_values import is_number
 from .class_files import find_class_file, read_classes
 from .file_names import find_name, last_part
@@ -139,7 +139,9 @@ def image_places(file: Path, options: Options, root: Path, *names: str) -> list[
 
 
 def check_image_size(image: Path, width: float, height: float, objects: int) -> tuple[int, int]:
-    """Width and height of an image; refuses an annotation that is for an image of another size.
+    """Width and height of an image as it is read; refuses an annotation that is for an image of another size.
+
+    Sizes that are only swapped are accepted where no EXIF tag turns the image: some tools write them so.
 
     Args:
         image: the file; of one that cannot be read, the annotation's size is returned.
@@ -150,13 +152,36 @@ def check_image_size(image: Path, width: float, height: float, objects: int) -> 
         UnusableAnnotation: names both sizes.
     """
     try:
-        found = image_size(image)
+        header = read_header(image)
     except (OSError, OversizedImageError):  # reported with the images
         return int(width), int(height)
+    found = header.width, header.height
+    if header.orientation != 1 and (width, height) == found[::-1] != found:
+        raise UnusableAnnotation('annotation for an image as it is stored, which an EXIF tag turns when it is read: '
+                                 'annotate what is seen, or remove the tag', objects)
     if width and height and (width, height) not in (found, found[::-1]):
         raise UnusableAnnotation(f'annotation for an image of another size, as {width:g}x{height:g} instead of '
                                  f'{found[0]}x{found[1]}', objects)
     return found
+
+
+def of_image_size(annotations: list[dict], image: Path) -> list[dict]:
+    """Annotations made of mask files; refuses masks that have another size than the image as it is read.
+
+    Raises:
+        UnusableAnnotation: names both sizes.
+    """
+    try:
+        header = read_header(image)
+    except (OSError, OversizedImageError):  # reported with the images
+        return annotations
+    for annotation in annotations:
+        height, width = annotation['segmentation']['size']
+        if (width, height) != (header.width, header.height):
+            turned = ', which an EXIF tag turns when it is read' if header.orientation != 1 else ''
+            raise UnusableAnnotation(f'mask of another size than its image{turned}, as {width}x{height} instead of '
+                                     f'{header.width}x{header.height}', len(annotations))
+    return annotations
 
 
 def read_json(file: Path) -> dict:

@@ -16,6 +16,7 @@ SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'va
                'test': 'test', 'testing': 'test'}
 
 COMPARED = 5  # pairs of which image and mask are compared
+NEAR = 32  # as far from 0 and 255 are values of a JPEG that stand for these
 FLAT, UNEVEN = 0.8, 0.6  # share of equal neighbours: more in a mask, less in a photograph
 
 Place = tuple[str, ...]  # folders between the root of images or masks and a file, split names in one spelling
@@ -111,13 +112,16 @@ def read_ids(file: Path) -> np.ndarray:
     """Values of a mask with one channel, (H, W) integers; of a palette image the indices, not the colours.
 
     Raises:
-        UserError: the file has colours, values that are no integers, or more pixels than the limit.
+        UserError: the file has colours, values that are no integers, or more pixels than the limit; or it is a JPEG
+            with more than two values.
         OSError, SyntaxError: it cannot be read.
     """
     with open_image(file) as image:
         if getattr(image, 'n_frames', 1) > 1:
             raise UserError(f'{file} has {image.n_frames} pages, expected one: save every page as a mask of its own')
-        values = np.asarray(image)
+        values, is_jpeg = np.asarray(image), image.format in ('JPEG', 'JPEG2000')
+    if is_jpeg:
+        return _two_values(values if values.ndim == 2 else values[..., 0], file)
     if values.ndim == 3:
         if (values[..., :3] != values[..., :1]).any():
             raise UserError(f'{file} has colours, expected one channel of ids: convert it with --from rgb-masks and a '
@@ -126,6 +130,14 @@ def read_ids(file: Path) -> np.ndarray:
     if values.dtype.kind not in 'biu':
         raise UserError(f'{file} has values of type {values.dtype}, expected integers: write ids as 8 or 16 bit PNG')
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _two_values(values: np.ndarray, file: Path) -> np.ndarray:
+    """0 and 255 of a mask saved as a JPEG, whose compression gives pixels near edges other values."""
+    if (values > NEAR).sum() > 2 * (values > 255 - NEAR).sum():  # half of a small object may be edge
+        raise UserError(f'{file} is a JPEG with values other than 0 and 255; JPEG changes values, so that they name no '
+                        'object or class: write masks as PNG')
+    return np.where(values > 127, 255, 0).astype(np.uint8)
 
 
 def _folders(root: Path, given: tuple[str, ...], known: tuple[str, ...], flag: str) -> list[Path]:
