@@ -178,8 +178,11 @@ class DenseRunner(Runner):
         return super().build_val_loop(loop)
 
     def finish_validation(self) -> None:
-        """Wait for metrics that are being computed, on all ranks at the same iteration."""
-        if isinstance(self._val_loop, BackgroundValLoop):
+        """Wait for metrics that are being computed, on all ranks at the same iteration.
+
+        Nothing where hooks are called with them just now, which rank 0 may do alone.
+        """
+        if isinstance(self._val_loop, BackgroundValLoop) and not self._val_loop.landing:
             self._val_loop.finish()
 
     def scale_lr(self, optim_wrapper, auto_scale_lr=None) -> None:

@@ -352,7 +352,8 @@ def test_label_maps_of_what_is_stored_are_refused(tmp_path):
         (tmp_path / 's' / name).mkdir(parents=True)
     for number in range(6):
         photograph(tmp_path / f's/images/{number}.jpg', 8)
-        Image.fromarray(np.ones((60, 80) if number < 3 else (80, 60), np.uint8)).save(tmp_path / f's/masks/{number}.png')
+        labels = np.ones((60, 80) if number < 3 else (80, 60), np.uint8)
+        Image.fromarray(labels).save(tmp_path / f's/masks/{number}.png')
     arguments = ('--from', 'label-pngs', '--classes', 'ground,thing')
     out = convert(tmp_path / 's', tmp_path / 'out', *arguments, status=LOSSES).out
     assert '3 x label map of another size than its image' in out

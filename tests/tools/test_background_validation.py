@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from tool_runs import CHECKPOINTS, CONFIGS, DATA, differing, must_run, run_tool, scalars
 
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.engine.hooks import SafeCheckpointHook
 from convnext_dense.engine.validation import BackgroundValLoop
 from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_metric import FastCocoMetric
@@ -91,6 +92,29 @@ def test_as_if_it_had_waited(task, shapes, slow_metrics, tmp_path, monkeypatch):
     assert re.search(r'validation after iteration 4 \(epoch \d\): its metrics took [\d.]+ s, beside training up to '
                      r'iteration [67]\n', beside.out + beside.err)
     assert 'beside training' not in waited.out + waited.err
+
+
+@pytest.mark.slow
+def test_metrics_that_come_when_the_next_checkpoint_is_saved(shapes, slow_metrics, tmp_path, monkeypatch):
+    """Which checkpoints are kept, and which one is the last, does not depend on how long metrics take."""
+    original = SafeCheckpointHook._save_checkpoint_with_step
+
+    def save(self, runner, step, meta):
+        if step == 6:
+            reached.set()
+        return original(self, runner, step, meta)
+
+    monkeypatch.setattr(SafeCheckpointHook, '_save_checkpoint_with_step', save)
+    monkeypatch.setattr(SetReached, 'after_train_iter', Hook.after_train_iter)
+    options = ['train_cfg.max_epochs=2', 'default_hooks.checkpoint.by_epoch=False',
+               'default_hooks.checkpoint.interval=2', 'default_hooks.checkpoint.max_keep_ckpts=2']
+    finished = must_run('train', *arguments('det', shapes, tmp_path, 'run'), *options)
+    assert re.search('validation after iteration 4 .* beside training up to iteration [56]',
+                     finished.out + finished.err)
+    infos = {step: read_checkpoint(tmp_path / f'run/iter_{step}.pth')['message_hub']['runtime_info'] for step in (6, 8)}
+    assert [infos[step]['keep_ckpt_ids'] for step in (6, 8)] == [[4, 6], [6, 8]]
+    assert [os.path.basename(infos[step]['last_ckpt']) for step in (6, 8)] == ['iter_6.pth', 'iter_8.pth']
+    assert sorted(file.name for file in (tmp_path / 'run').glob('iter_*.pth')) == ['iter_6.pth', 'iter_8.pth']
 
 
 @pytest.mark.slow
