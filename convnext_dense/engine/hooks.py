@@ -191,6 +191,8 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         # metrics that come now have the checkpoint before written again, which would otherwise count as the last one
         getattr(runner, 'finish_validation', bool)()
+        if is_main_process():
+            self._remove_outdated(runner)  # a best checkpoint that this one, written again, no longer knows
         self.last_ckpt = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:

@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from tool_runs import CHECKPOINTS, CONFIGS, DATA, differing, must_run, run_tool, scalars
 
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.engine import hooks
 from convnext_dense.engine.hooks import SafeCheckpointHook
 from convnext_dense.engine.validation import BackgroundValLoop
 from convnext_dense.errors import UserError
@@ -115,6 +116,24 @@ def test_metrics_that_come_when_the_next_checkpoint_is_saved(shapes, slow_metric
     assert [infos[step]['keep_ckpt_ids'] for step in (6, 8)] == [[4, 6], [6, 8]]
     assert [os.path.basename(infos[step]['last_ckpt']) for step in (6, 8)] == ['iter_6.pth', 'iter_8.pth']
     assert sorted(file.name for file in (tmp_path / 'run').glob('iter_*.pth')) == ['iter_6.pth', 'iter_8.pth']
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_beside_a_new_best_checkpoint_leaves_one(shapes, tmp_path, monkeypatch):
+    """The old one is gone before the run's own checkpoint, written again, knows the new one alone."""
+    original = hooks._point_to
+
+    def point_to(checkpoint, work_dir):
+        if list((tmp_path / 'run').glob('best_*_8.pth')):
+            raise UserError('ended from outside')
+        original(checkpoint, work_dir)
+
+    monkeypatch.setattr(hooks, '_point_to', point_to)
+    assert 'ended from outside' in run_tool('train', *arguments('seg', shapes, tmp_path, 'run')).error
+    assert [file.name for file in (tmp_path / 'run').glob('best_*.pth')] == ['best_mIoU_iter_8.pth']
+    monkeypatch.setattr(hooks, '_point_to', original)
+    must_run('train', *arguments('seg', shapes, tmp_path, 'run'), '--resume')
+    assert len(list((tmp_path / 'run').glob('best_*.pth'))) == 1
 
 
 @pytest.mark.slow
