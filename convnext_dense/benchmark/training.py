@@ -219,10 +219,10 @@ def compile_step(trainer: Trainer, batch: dict, mode: str) -> float:
         take_first_samples(trainer.model)
         state = deepcopy(trainer.model.state_dict())  # statistics of batch norm move
         values = dict(stock=trainer.losses(deepcopy(batch)).item())
-        if 'loss' not in vars(trainer.model):
-            if not compile_losses(trainer.model, mode=None if mode == 'default' else mode):
-                raise UserError('benchmark train: --compile compiles whole steps of fixed shapes: segmentors, and '
-                                'detectors with StaticRPNHead and StaticRoIHead or StaticCascadeRoIHead')
+        compiled = 'loss' in vars(trainer.model)  # for a batch size before
+        if not compiled and not compile_losses(trainer.model, mode=None if mode == 'default' else mode):
+            raise UserError('benchmark train: --compile compiles whole steps of fixed shapes: segmentors, and '
+                            'detectors with StaticRPNHead and StaticRoIHead or StaticCascadeRoIHead')
         trainer.model.load_state_dict(state)
         values['ours'] = trainer.losses(deepcopy(batch)).item()
         take_first_samples(trainer.model, False)

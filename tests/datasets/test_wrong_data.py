@@ -260,8 +260,14 @@ def test_jpeg_masks_hold_two_values_or_are_refused(tmp_path):
     arguments = ('convert_dataset', source, tmp_path / 'out', '--from', 'instance-masks', '--classes', 'cell')
     error = run_tool(*arguments).error
     assert 'masks/0.jpg is a JPEG with values other than 0 and 255' in error and 'as PNG' in error
+    for number in range(2):  # red on black has two values in its first channel
+        red = np.stack([np.where(ids, 255, 0), 0 * ids, 0 * ids], 2).astype(np.uint8)
+        Image.fromarray(red).save(source / f'masks/{number}.jpg', quality=60)
+    assert 'masks/0.jpg has colours' in run_tool(*arguments).error
     for number in range(2):
-        Image.fromarray(np.where(ids, 255, 0).astype(np.uint8)).save(source / f'masks/{number}.jpg', quality=60)
+        mode = 'RGB' if number else 'L'
+        Image.fromarray(np.where(ids, 255, 0).astype(np.uint8)).convert(mode).save(
+            source / f'masks/{number}.jpg', quality=60)
     convert(*arguments[1:], '--components')
     for annotation in annotations_of(tmp_path / 'out'):
         mask = coco_mask.decode(annotation['segmentation'])

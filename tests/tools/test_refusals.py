@@ -172,7 +172,7 @@ def prepare():
     print('importing', flush=True)
     try:
         time.sleep(60)
-    except:
+    except BaseException:
         pass
 running.convnext_dense.prepare = prepare
 running.run_tool(lambda: print('ran on'))

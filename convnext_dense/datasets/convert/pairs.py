@@ -119,14 +119,14 @@ def read_ids(file: Path) -> np.ndarray:
     with open_image(file) as image:
         if getattr(image, 'n_frames', 1) > 1:
             raise UserError(f'{file} has {image.n_frames} pages, expected one: save every page as a mask of its own')
-        values, is_jpeg = np.asarray(image), image.format in ('JPEG', 'JPEG2000')
-    if is_jpeg:
-        return _two_values(values if values.ndim == 2 else values[..., 0], file)
+        values, is_jpeg = np.asarray(image), image.format == 'JPEG'
     if values.ndim == 3:
-        if (values[..., :3] != values[..., :1]).any():
+        if np.ptp(values[..., :3], 2).max(initial=0) > (NEAR if is_jpeg else 0):
             raise UserError(f'{file} has colours, expected one channel of ids: convert it with --from rgb-masks and a '
                             'list of the colours')
         values = values[..., 0]
+    if is_jpeg:
+        return _two_values(values, file)
     if values.dtype.kind not in 'biu':
         raise UserError(f'{file} has values of type {values.dtype}, expected integers: write ids as 8 or 16 bit PNG')
     return values.astype(np.uint8) if values.dtype == bool else values
